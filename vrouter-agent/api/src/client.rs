@@ -1,0 +1,1 @@
+//! The one client of the API: blocking, for `vrouterctl` and `vrouter-cni`.

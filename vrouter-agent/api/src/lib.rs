@@ -1,0 +1,38 @@
+//! The agent's local API: HTTP/1.1 and JSON on a root-only Unix socket.
+//!
+//! ```text
+//!  POST /v1/ports/attach         AttachPort   -> AttachedPort      durable, forwarding and advertised when answered
+//!  POST /v1/ports/detach         DetachPort   -> DetachedPort      unknown ports are no error
+//!  POST /v1/ports/check          AttachPort   -> AttachedPort      what attach answered, if all of it still stands
+//!  GET  /v1/status                            -> Status
+//!  GET  /v1/show/bgp/summary                  -> BgpSummary
+//!  GET  /v1/show/bgp/neighbors[?address=A]    -> BgpNeighbors
+//!  GET  /v1/show/bgp/routes[?filter…]         -> BgpRoutes         filters: see RouteFilter
+//!  GET  /v1/show/vrfs                         -> Vrfs
+//!  GET  /v1/show/routes[?vrf=NAME&prefix=P]   -> Routes
+//!  GET  /v1/show/ports                        -> Ports
+//!  GET  /v1/show/labels                       -> Labels
+//!  GET  /v1/show/tunnels                      -> Tunnels
+//!  GET  /v1/show/drops                        -> Drops
+//!  POST /v1/trace                TraceRequest -> TraceReply
+//! ```
+//! Every reply that is not 200 carries an [`ApiError`]. JSON keys are camelCase; where FRR shows the same thing, the
+//! key is FRR's.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod client;
+mod error;
+mod port;
+mod show;
+
+pub use client::Client;
+pub use error::{ApiError, ErrorKind};
+pub use port::{AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, PortKind};
+pub use show::*;
+
+/// Where the agent listens unless its configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/vrouter/agent.sock";
+
+/// Where `vrouter-cni` leaves a DEL that the agent could not take; the agent works it off when it starts.
+pub const DEFAULT_SPOOL: &str = "/var/lib/vrouter/deletes";

@@ -1,0 +1,464 @@
+//! What `vrouterctl show`, `trace` and scripts read.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+use vrouter_types::{Asn, Encap, Label, MacAddr, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix};
+
+/// The agent in one screen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The agent's name, as configured.
+    pub name: String,
+    /// The agent's version.
+    pub version: String,
+    /// Milliseconds since it started.
+    pub uptime_msec: u64,
+    /// Whether it serves attach requests.
+    pub ready: bool,
+    /// What is wrong, a sentence each; empty when healthy.
+    pub problems: Vec<String>,
+    /// How many ports there are.
+    pub ports: usize,
+    /// How many BGP sessions are established.
+    pub established: usize,
+    /// How many neighbors are configured.
+    pub neighbors: usize,
+}
+
+/// `show bgp summary`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpSummary {
+    /// The BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// The local AS number.
+    #[serde(rename = "as")]
+    pub asn: Asn,
+    /// By address.
+    pub peers: BTreeMap<IpAddr, BgpPeer>,
+    /// How many neighbors there are.
+    pub total_peers: usize,
+    /// How many VPN routes are held: received and kept, and our own.
+    pub rib_count: usize,
+}
+
+/// One line of `show bgp summary`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPeer {
+    /// The neighbor's AS number.
+    pub remote_as: Asn,
+    /// Messages received since the agent started.
+    pub msg_rcvd: u64,
+    /// Messages sent since the agent started.
+    pub msg_sent: u64,
+    /// Time in the present state; for an established session, since it was established.
+    pub peer_uptime_msec: u64,
+    /// When the session was established, in seconds since 1970; absent when it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_uptime_established_epoch: Option<u64>,
+    /// Routes held from it, after import.
+    pub pfx_rcd: usize,
+    /// Routes advertised to it.
+    pub pfx_snt: usize,
+    /// `Idle`, `Connect`, `Active`, `OpenSent`, `OpenConfirm` or `Established`.
+    pub state: String,
+    /// How often a session was established.
+    pub connections_established: u64,
+    /// How often an established session was lost.
+    pub connections_dropped: u64,
+    /// As configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desc: Option<String>,
+}
+
+/// `show bgp neighbors`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpNeighbors {
+    /// By address.
+    pub neighbors: BTreeMap<IpAddr, BgpNeighbor>,
+}
+
+/// All about one neighbor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpNeighbor {
+    /// The line of the summary.
+    #[serde(flatten)]
+    pub peer: BgpPeer,
+    /// The local AS number.
+    pub local_as: Asn,
+    /// The TCP port.
+    pub port: u16,
+    /// The neighbor's BGP identifier, once its OPEN has been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_router_id: Option<Ipv4Addr>,
+    /// Our end of the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_address: Option<IpAddr>,
+    /// Negotiated hold time in milliseconds; 0: none.
+    pub hold_time_msec: u64,
+    /// Negotiated keepalive interval in milliseconds.
+    pub keepalive_interval_msec: u64,
+    /// What we offered, one line each.
+    pub capabilities_advertised: Vec<String>,
+    /// What the neighbor offered, one line each.
+    pub capabilities_received: Vec<String>,
+    /// Families in force, as `vpnv4`, `vpnv6`, `rtc`.
+    pub families: Vec<String>,
+    /// For routes that name no encapsulation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_encapsulation: Option<Encap>,
+    /// Received messages by type.
+    pub received: BgpMessageCounts,
+    /// Sent messages by type.
+    pub sent: BgpMessageCounts,
+    /// Why the last session ended or the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// The octets that caused it, in hexadecimal, shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error_bytes: Option<String>,
+}
+
+/// BGP messages by type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpMessageCounts {
+    /// OPEN messages.
+    pub opens: u64,
+    /// UPDATE messages.
+    pub updates: u64,
+    /// KEEPALIVE messages.
+    pub keepalives: u64,
+    /// NOTIFICATION messages.
+    pub notifications: u64,
+    /// ROUTE-REFRESH messages.
+    pub route_refreshes: u64,
+    /// Octets of all of them.
+    pub bytes: u64,
+}
+
+/// Which routes `show bgp routes` lists; absent: all. Travels as the query string.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteFilter {
+    /// `vpnv4`, `vpnv6` or `rtc`.
+    pub family: Option<String>,
+    /// This route distinguisher.
+    pub rd: Option<RouteDistinguisher>,
+    /// Routes that carry this route target.
+    pub rt: Option<RouteTarget>,
+    /// This neighbor's.
+    pub neighbor: Option<IpAddr>,
+    /// With `neighbor`: routes received from it (`true`), or advertised to it (`false`).
+    pub received: Option<bool>,
+    /// This prefix and those inside it.
+    pub prefix: Option<Prefix>,
+}
+
+/// `show bgp routes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRoutes {
+    /// By `RD:prefix` (or, for `rtc`, `AS:target`), paths with the best first.
+    pub routes: BTreeMap<String, Vec<BgpPath>>,
+    /// How many prefixes.
+    pub total_prefix_counter: usize,
+    /// How many paths.
+    pub total_path_counter: usize,
+}
+
+/// One path of a route.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpPath {
+    /// The route itself; absent for `rtc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<VpnPrefix>,
+    /// Whether this path is the best.
+    pub bestpath: bool,
+    /// Whether it is kept over a restart of the neighbor.
+    pub stale: bool,
+    /// Where it came from: a neighbor's address, or `local`.
+    pub peer: String,
+    /// The next hop.
+    pub nexthop: IpAddr,
+    /// The label; absent for `rtc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_label: Option<Label>,
+    /// LOCAL_PREF.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loc_prf: Option<u32>,
+    /// MULTI_EXIT_DISC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub med: Option<u32>,
+    /// As `65000 65001`; empty for routes of our own AS.
+    pub aspath: String,
+    /// `IGP`, `EGP` or `incomplete`.
+    pub origin: String,
+    /// Route targets.
+    pub route_targets: Vec<RouteTarget>,
+    /// Encapsulations that the route's communities name.
+    pub encapsulations: Vec<Encap>,
+    /// ORIGINATOR_ID, where a reflector set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originator_id: Option<Ipv4Addr>,
+    /// Names of the VRFs that import it.
+    pub imported_by: Vec<String>,
+    /// Milliseconds since it last changed.
+    pub age_msec: u64,
+}
+
+/// `show vrfs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vrfs {
+    /// By name.
+    pub vrfs: BTreeMap<String, VrfSummary>,
+}
+
+/// One VRF.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VrfSummary {
+    /// Its route distinguisher.
+    pub rd: RouteDistinguisher,
+    /// Route targets that it imports.
+    pub import: Vec<RouteTarget>,
+    /// Route targets that its routes carry.
+    pub export: Vec<RouteTarget>,
+    /// Pod address ranges, with what is used of each.
+    pub pods: Vec<PoolUse>,
+    /// Namespaces that it admits; empty: all.
+    pub namespaces: Vec<String>,
+    /// Whether pods that name no VRF join it.
+    pub default: bool,
+    /// Ports in it.
+    pub ports: usize,
+    /// Routes in its table.
+    pub routes: usize,
+}
+
+/// A pod address range and what is used of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolUse {
+    /// The range.
+    pub range: Prefix,
+    /// Addresses in use.
+    pub used: u64,
+    /// Addresses there are, at most 2^63.
+    pub size: u64,
+}
+
+/// `show routes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routes {
+    /// By VRF, then by prefix.
+    pub vrfs: BTreeMap<String, BTreeMap<String, VrfRoute>>,
+}
+
+/// A route as it forwards.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VrfRoute {
+    /// `local` (a port of this node), `bgp` or `connected` (the gateway, the pod range).
+    pub protocol: String,
+    /// Where packets go; several: shared by flow.
+    pub nexthops: Vec<RouteNexthop>,
+}
+
+/// One way for packets to go.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteNexthop {
+    /// The port, for local ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortId>,
+    /// The port's host interface, or `vrouter0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The other provider edge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// The label that it wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Label>,
+    /// How it travels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encapsulation: Option<Encap>,
+}
+
+/// `show ports`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ports {
+    /// In order of their numbers.
+    pub ports: Vec<PortStatus>,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortStatus {
+    /// Its number.
+    pub port: PortId,
+    /// What its maker calls it.
+    pub key: crate::PortKey,
+    /// What stands behind it.
+    pub kind: crate::PortKind,
+    /// The host's interface.
+    pub host_interface: String,
+    /// The pod's or VM's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The Kubernetes namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The VRF.
+    pub vrf: String,
+    /// The label.
+    pub label: Label,
+    /// The workload's MAC address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of those that the host reaches through `vrouter0`; fewer where another VRF's pod has the same.
+    pub host_reachable: Vec<IpAddr>,
+    /// `up`, or why not.
+    pub state: String,
+    /// Its counters.
+    pub counters: PortCounters,
+}
+
+/// What went through a port, seen from the workload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortCounters {
+    /// Packets that the workload sent. A superframe counts as the packets it stands for.
+    pub rx_packets: u64,
+    /// Octets that the workload sent.
+    pub rx_bytes: u64,
+    /// Packets that it was sent.
+    pub tx_packets: u64,
+    /// Octets that it was sent.
+    pub tx_bytes: u64,
+    /// Packets from or to it that were dropped.
+    pub drops: u64,
+}
+
+/// `show labels`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Labels {
+    /// In order of their values.
+    pub labels: Vec<LabelUse>,
+}
+
+/// One label of ours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelUse {
+    /// The label.
+    pub label: Label,
+    /// `in use` or `resting` (withdrawn, not yet to be used again).
+    pub state: String,
+    /// The port it leads to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortId>,
+    /// The VRF of that port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vrf: Option<String>,
+    /// The host interface of that port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+}
+
+/// `show tunnels`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnels {
+    /// Our end.
+    pub local: Option<IpAddr>,
+    /// The underlay's interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// The underlay's MTU.
+    pub underlay_mtu: u16,
+    /// What the kernel offers, and what we do without, a sentence each.
+    pub offloads: Vec<String>,
+    /// One per provider edge and encapsulation.
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// One tunnel.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TunnelStatus {
+    /// The other provider edge.
+    pub remote: IpAddr,
+    /// How packets travel.
+    pub encapsulation: Encap,
+    /// The largest inner packet.
+    pub mtu: u16,
+    /// Routes that lead through it.
+    pub routes: usize,
+    /// Inner packets sent.
+    pub tx_packets: u64,
+    /// Inner octets sent.
+    pub tx_bytes: u64,
+    /// Inner packets received.
+    pub rx_packets: u64,
+    /// Inner octets received.
+    pub rx_bytes: u64,
+}
+
+/// `show drops`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drops {
+    /// By reason, those that never happened included.
+    pub drops: BTreeMap<String, DropCount>,
+    /// By port number, then by reason; only what happened.
+    pub ports: BTreeMap<u32, BTreeMap<String, u64>>,
+}
+
+/// One reason for drops.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropCount {
+    /// What it means.
+    pub description: String,
+    /// How many packets.
+    pub packets: u64,
+}
+
+/// Asks what would happen to a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TraceRequest {
+    /// The VRF that it enters.
+    pub vrf: String,
+    /// Its source address.
+    pub src: IpAddr,
+    /// Its destination address.
+    pub dst: IpAddr,
+}
+
+/// What would happen to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceReply {
+    /// One line per step.
+    pub steps: Vec<String>,
+    /// How it ends, as `to port 3 (veth…)`, `to 192.0.2.1 label 17 over mpls-over-udp` or `dropped: no route`.
+    pub verdict: String,
+    /// Whether it arrives somewhere.
+    pub forwarded: bool,
+}
