@@ -1,0 +1,283 @@
+//! Traffic for the demonstration and the benches: TCP bulk and small UDP packets, each end a function that runs in the
+//! namespace of its caller and says what it saw.
+//!
+//! The UDP ends use `sendmmsg` and `recvmmsg`, so that the generator is not what gets measured. Payloads are stamped
+//! with a sequence number; the sink counts only datagrams of the expected size.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// Datagrams handed to the kernel in one call.
+const BATCH: usize = 64;
+/// The largest datagram payload that the UDP ends carry.
+const MAX_DATAGRAM: usize = 1472;
+
+/// What one end of a transfer saw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Transfer {
+    /// Octets of payload for TCP, datagrams for UDP.
+    pub amount: u64,
+    /// From the first to the last of them.
+    pub time: Duration,
+}
+
+impl Transfer {
+    /// Amount per second; zero when nothing came.
+    pub fn rate(&self) -> f64 {
+        if self.time.is_zero() { 0.0 } else { self.amount as f64 / self.time.as_secs_f64() }
+    }
+
+    /// `AMOUNT NANOSECONDS`, for a parent process to read.
+    pub fn to_line(&self) -> String {
+        format!("{} {}", self.amount, self.time.as_nanos())
+    }
+
+    /// The reverse of [`Transfer::to_line`].
+    pub fn from_line(line: &str) -> Option<Transfer> {
+        let (amount, nanos) = line.trim().split_once(' ')?;
+        Some(Transfer { amount: amount.parse().ok()?, time: Duration::from_nanos(nanos.parse().ok()?) })
+    }
+}
+
+/// Accepts `streams` connections and reads each to its end.
+pub fn tcp_sink(listener: &TcpListener, streams: usize) -> io::Result<Transfer> {
+    let mut readers = Vec::new();
+    for _ in 0..streams {
+        let (stream, _) = listener.accept()?;
+        readers.push(std::thread::spawn(move || read_to_end(stream)));
+    }
+    let mut amount = 0;
+    let mut longest = Duration::ZERO;
+    for reader in readers {
+        let transfer = reader.join().map_err(|_| io::Error::other("reader thread panicked"))??;
+        amount += transfer.amount;
+        longest = longest.max(transfer.time);
+    }
+    Ok(Transfer { amount, time: longest })
+}
+
+fn read_to_end(mut stream: TcpStream) -> io::Result<Transfer> {
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut buffer = vec![0; 256 * 1024];
+    let (mut amount, begin) = (0, Instant::now());
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(Transfer { amount, time: begin.elapsed() }),
+            n => amount += n as u64,
+        }
+    }
+}
+
+/// Sends for this long over `streams` connections.
+pub fn tcp_source(to: SocketAddr, streams: usize, time: Duration) -> io::Result<()> {
+    let mut writers = Vec::new();
+    for _ in 0..streams {
+        let stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
+        stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+        writers.push(std::thread::spawn(move || write_for(stream, time)));
+    }
+    for writer in writers {
+        writer.join().map_err(|_| io::Error::other("writer thread panicked"))??;
+    }
+    Ok(())
+}
+
+fn write_for(mut stream: TcpStream, time: Duration) -> io::Result<()> {
+    let buffer = vec![0x5a; 128 * 1024];
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        stream.write_all(&buffer)?;
+    }
+    stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// One octet there and back, `count` times; the round-trip times, sorted.
+pub fn tcp_ping_pong(to: SocketAddr, count: usize) -> io::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut octet = [0];
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let begin = Instant::now();
+        stream.write_all(&octet)?;
+        stream.read_exact(&mut octet)?;
+        times.push(begin.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
+/// Answers each octet of one connection with itself until it ends.
+pub fn tcp_pong(listener: &TcpListener) -> io::Result<()> {
+    let (mut stream, _) = listener.accept()?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut octet = [0];
+    loop {
+        match stream.read(&mut octet)? {
+            0 => return Ok(()),
+            _ => stream.write_all(&octet)?,
+        }
+    }
+}
+
+/// How the UDP source sends.
+#[derive(Debug, Clone, Copy)]
+pub struct UdpLoad {
+    /// Payload octets per datagram.
+    pub size: usize,
+    /// Different source ports.
+    pub flows: usize,
+    /// For how long.
+    pub time: Duration,
+    /// Datagrams per second; `None`: as fast as it goes.
+    pub pace: Option<u64>,
+}
+
+/// Sends datagrams and says how many the kernel took.
+pub fn udp_source(to: SocketAddr, load: UdpLoad) -> io::Result<Transfer> {
+    let any: SocketAddr =
+        if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { (std::net::Ipv6Addr::UNSPECIFIED, 0).into() };
+    let mut sockets = Vec::new();
+    for _ in 0..load.flows.max(1) {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(to)?;
+        sockets.push(socket);
+    }
+    let payload = vec![0x5a; load.size.min(MAX_DATAGRAM)];
+    let (begin, mut sent, mut turn) = (Instant::now(), 0_u64, 0);
+    while begin.elapsed() < load.time {
+        if let Some(pace) = load.pace {
+            let due = (begin.elapsed().as_secs_f64() * pace as f64) as u64;
+            if sent + BATCH as u64 > due {
+                std::thread::sleep(Duration::from_micros(50));
+                continue;
+            }
+        }
+        let socket = &sockets[turn % sockets.len()];
+        turn += 1;
+        sent += send_batch(socket, &payload)?;
+    }
+    Ok(Transfer { amount: sent, time: begin.elapsed() })
+}
+
+/// Counts datagrams of `size` octets until none comes for half a second, but for `longest` at most.
+pub fn udp_sink(socket: &UdpSocket, size: usize, longest: Duration) -> io::Result<Transfer> {
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    grow_receive_buffer(socket);
+    let deadline = Instant::now() + longest;
+    let (mut first, mut last, mut amount) = (None, Instant::now(), 0);
+    while Instant::now() < deadline {
+        match receive_batch(socket, size) {
+            Ok(count) => {
+                last = Instant::now();
+                first.get_or_insert(last);
+                amount += count;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                if first.is_some() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let time = first.map(|first| last - first).unwrap_or_default();
+    Ok(Transfer { amount, time })
+}
+
+fn grow_receive_buffer(socket: &UdpSocket) {
+    let size: libc::c_int = 8 << 20;
+    // SAFETY: the option value is a c_int that lives over the call, and its length is given.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const size).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+}
+
+fn send_batch(socket: &UdpSocket, payload: &[u8]) -> io::Result<u64> {
+    let mut iov = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
+    // SAFETY: mmsghdr is plain data for which all-zero is a valid value.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+    for message in &mut messages {
+        message.msg_hdr.msg_iov = &raw mut iov;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: every header points to `iov`, which points to `payload`; both outlive the call and are only read.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, 0) };
+    if sent >= 0 {
+        return Ok(sent as u64);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => Ok(0),
+        // The other end's socket may not be there yet.
+        Some(libc::ECONNREFUSED) => Ok(0),
+        _ => Err(error),
+    }
+}
+
+fn receive_batch(socket: &UdpSocket, size: usize) -> io::Result<u64> {
+    let mut buffers = [[0_u8; 2048]; BATCH];
+    // SAFETY: iovec and mmsghdr are plain data for which all-zero is a valid value.
+    let (mut iovs, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    for ((buffer, iov), message) in buffers.iter_mut().zip(&mut iovs).zip(&mut messages) {
+        iov.iov_base = buffer.as_mut_ptr().cast();
+        iov.iov_len = buffer.len();
+        message.msg_hdr.msg_iov = iov;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: every header points to its own iovec and that to its own buffer; all outlive the call.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            BATCH as u32,
+            libc::MSG_WAITFORONE,
+            std::ptr::null_mut(),
+        )
+    };
+    if received < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let right_size = messages.iter().take(received as usize).filter(|m| m.msg_len as usize == size).count();
+    Ok(right_size as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcp_sink_counts_what_the_source_sent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let source = std::thread::spawn(move || tcp_source(to, 2, Duration::from_millis(50)));
+        let transfer = tcp_sink(&listener, 2).unwrap();
+        source.join().unwrap().unwrap();
+        assert!(transfer.amount >= 2 * 128 * 1024);
+        assert_eq!(Transfer::from_line(&transfer.to_line()), Some(transfer));
+    }
+
+    #[test]
+    fn udp_sink_counts_only_the_expected_size() {
+        let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = sink.local_addr().unwrap();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        other.send_to(&[0; 7], to).unwrap();
+        let load = UdpLoad { size: 18, flows: 3, time: Duration::from_millis(20), pace: Some(20_000) };
+        let sent = udp_source(to, load).unwrap();
+        let received = udp_sink(&sink, 18, Duration::from_secs(5)).unwrap();
+        assert!(received.amount > 0 && received.amount <= sent.amount);
+    }
+}
