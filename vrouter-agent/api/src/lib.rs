@@ -23,10 +23,11 @@
 
 pub mod client;
 mod error;
+pub mod path;
 mod port;
 mod show;
 
-pub use client::Client;
+pub use client::{Client, ClientError, ProtocolError};
 pub use error::{ApiError, ErrorKind};
 pub use port::{AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, PortKind};
 pub use show::*;
