@@ -1,1 +1,29 @@
+//! The agent that boots on gateways and hypervisors.
 //!
+//! ```text
+//!  unix socket ──▶ server ──Call───────────┐
+//!  bgp-peer    ──SpeakerEvent──────────────┤                      ┌▶ state_file  (durable)
+//!  netlink     ──NetlinkEvent──────────────┼─▶ agent ──Event──▶ Overlay::apply ──Effect──▶ agent ─┼▶ dataplane   (sockets, Arc<Fib>)
+//!  ticks, spooled deletes, signals ────────┘   (one task)        (pure)       (in order)         ├▶ speaker     (routes)
+//!                                                                 │                              ├▶ netlink     (host routes)
+//!                                                                 └──▶ show ──▶ replies          └▶ answers
+//! ```
+//! [`overlay::Overlay`] decides and does nothing; [`agent::Agent`] does and decides nothing. [`server`] translates
+//! HTTP to calls, [`show`] translates state to what people read, [`netlink`] watches and changes the host's network.
+//! What must outlive the process is in [`state_file`]; what the operator wants is [`config::Config`].
+#![warn(missing_docs)]
+
+pub mod agent;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod fib_build;
+pub mod ipam;
+pub mod labels;
+pub mod netlink;
+pub mod overlay;
+pub mod server;
+pub mod show;
+pub mod state_file;
+
+pub use error::Error;

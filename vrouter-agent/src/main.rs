@@ -1,1 +1,2 @@
+//! The agent's command line.
 fn main() {}

@@ -1,0 +1,47 @@
+//! What ends the agent.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the agent did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration has mistakes.
+    #[error("{0}")]
+    Config(crate::config::ConfigErrors),
+    /// A file or socket of ours could not be used.
+    #[error("{action} {path}: {source}", path = path.display())]
+    Io {
+        /// What we were doing: `read`, `create` …
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Another agent uses the same state directory.
+    #[error("{path} is locked: another vrouter-agent uses this state directory", path = .0.display())]
+    Locked(PathBuf),
+    /// The dataplane did not start.
+    #[error("start the dataplane: {0} (the agent needs root, or CAP_NET_ADMIN and CAP_NET_RAW)")]
+    Dataplane(String),
+    /// The BGP speaker did not start.
+    #[error("start BGP: {0}")]
+    Bgp(String),
+    /// Netlink did not answer.
+    #[error("netlink: {0}")]
+    Netlink(String),
+    /// The runtime did not start.
+    #[error("start the runtime: {0}")]
+    Runtime(io::Error),
+}
+
+impl Error {
+    /// The exit status: 2 for a configuration with mistakes, 1 for anything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config(_) => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What happens to the overlay, and what it wants done.
+//!
+//! Both derive serde: a list of events and the effects that followed is the recording of a run. Nothing in here has
+//! behaviour beyond small accessors.
+
+use std::net::IpAddr;
+
+use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey};
+use serde::{Deserialize, Serialize};
+use vrouter_types::{EncapSet, Label, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId};
+
+/// A caller that waits for an answer: the agent's own number for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallId(pub u64);
+
+/// Milliseconds since the agent started. Only differences count, so a wall clock that jumps does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// The state directory has been read. The first event, and only once.
+    Restore(Restore),
+    /// A workload wants to join.
+    Attach {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What it asks.
+        request: AttachPort,
+        /// When.
+        now: Millis,
+    },
+    /// A workload leaves.
+    Detach {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What it asks.
+        request: DetachPort,
+        /// When.
+        now: Millis,
+    },
+    /// A DEL that was left on disk while the agent was away.
+    Spooled {
+        /// The file to delete once it is done.
+        file: String,
+        /// Which port.
+        key: PortKey,
+        /// When.
+        now: Millis,
+    },
+    /// Somebody asks whether a port stands as it was attached.
+    Check {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What the port was attached with.
+        request: AttachPort,
+    },
+    /// The best paths of some prefixes changed.
+    Routes(Vec<VrfRoute>),
+    /// The underlay came, changed or went.
+    Underlay(Option<Underlay>),
+    /// An interface of the host appeared.
+    LinkAdded(String),
+    /// An interface of the host went.
+    LinkRemoved(String),
+    /// An effect failed; those after it were not performed.
+    EffectFailed {
+        /// Which.
+        failed: Effect,
+        /// Why, for people.
+        error: ApiError,
+        /// The effects of the same event that were not performed.
+        undone: Vec<Effect>,
+        /// When.
+        now: Millis,
+    },
+    /// Time passed.
+    Tick {
+        /// When.
+        now: Millis,
+    },
+}
+
+/// What the state directory held.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Restore {
+    /// The ports, in any order.
+    pub ports: Vec<SavedPort>,
+    /// Where the label pool goes on.
+    pub label_cursor: Option<Label>,
+    /// Names of the host's interfaces that the saved ports need and that exist.
+    pub links: Vec<String>,
+    /// The kernel's boot identifier now.
+    pub boot_id: String,
+}
+
+/// A port as it is on disk: what was asked for and what it got.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SavedPort {
+    /// Its number.
+    pub port: PortId,
+    /// Its label.
+    pub label: Label,
+    /// The name of its VRF.
+    pub vrf: String,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// The MTU that the workload was told.
+    pub mtu: u16,
+    /// Rises with each attach; restores the order of allocation.
+    pub sequence: u64,
+    /// The kernel's boot identifier when it was attached.
+    pub boot_id: String,
+    /// What was asked for.
+    pub request: AttachPort,
+}
+
+/// The way to the other provider edges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// Our end of the tunnels.
+    pub address: IpAddr,
+    /// The interface that holds it.
+    pub interface: String,
+    /// The largest packet that interface sends.
+    pub mtu: u16,
+}
+
+/// All equal-cost best paths of one prefix in one VRF; none: the route is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfRoute {
+    /// The VRF that imports it.
+    pub vrf: VrfId,
+    /// The prefix.
+    pub prefix: Prefix,
+    /// The paths.
+    pub paths: Vec<VrfPath>,
+}
+
+/// One path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrfPath {
+    /// Which of the equal prefixes it was.
+    pub rd: RouteDistinguisher,
+    /// The provider edge.
+    pub next_hop: IpAddr,
+    /// The label that it wants.
+    pub label: Label,
+    /// What it named, or its neighbor's default; empty: nothing known.
+    pub encaps: EncapSet,
+    /// Whether it is a route of our own that another VRF of ours imports.
+    pub local: bool,
+}
+
+/// A route of ours for the other provider edges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRoute {
+    /// The prefix with the VRF's route distinguisher.
+    pub prefix: VpnPrefix,
+    /// The label of the port behind it.
+    pub label: Label,
+    /// The underlay address.
+    pub next_hop: IpAddr,
+    /// What the VRF exports.
+    pub route_targets: Vec<RouteTarget>,
+    /// What the operator allows.
+    pub encaps: EncapSet,
+}
+
+/// Something to do. The effects of one event are performed in order; the first that fails ends the list and comes
+/// back as [`Event::EffectFailed`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// Labels below this one (cyclically) may have been used: durable before any of them is.
+    SaveLabels {
+        /// Where the pool goes on after a restart.
+        cursor: Label,
+    },
+    /// Write the port to disk, durably.
+    SavePort(Box<SavedPort>),
+    /// Delete the port's file, durably.
+    ForgetPort(PortId),
+    /// Serve the interface.
+    OpenPort {
+        /// The port.
+        port: PortId,
+        /// The host's interface.
+        interface: String,
+    },
+    /// Stop serving the interface. Cannot fail.
+    ClosePort(PortId),
+    /// Build the forwarding state and hand it to the dataplane. Cannot fail.
+    PublishFib {
+        /// Whether it may wait some milliseconds for others to come.
+        soon: bool,
+    },
+    /// Use this tunnel source.
+    SetUnderlay(Option<IpAddr>),
+    /// Let the host reach this workload through `vrouter0`.
+    AddHostRoute(IpAddr),
+    /// No longer.
+    RemoveHostRoute(IpAddr),
+    /// Advertise the route, or replace it.
+    Originate(LocalRoute),
+    /// Withdraw it.
+    Withdraw(VpnPrefix),
+    /// Answer the caller.
+    Answer {
+        /// Who waits.
+        call: CallId,
+        /// What it is told.
+        answer: Result<Answer, ApiError>,
+    },
+    /// A spooled DEL is done: delete its file.
+    RemoveSpooled {
+        /// The file's name in the spool.
+        file: String,
+    },
+}
+
+/// What a caller is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// To attach and check.
+    Attached(AttachedPort),
+    /// To detach.
+    Detached(DetachedPort),
+}
