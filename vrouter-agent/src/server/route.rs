@@ -1,0 +1,136 @@
+//! From method, path, query and body to a [`Request`], or to what is wrong with them.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use agent_api::{ApiError, ErrorKind, RouteFilter, path};
+use hyper::Method;
+use serde::de::DeserializeOwned;
+
+use super::Request;
+
+/// What stands at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Attach,
+    Detach,
+    Check,
+    Status,
+    BgpSummary,
+    BgpNeighbors,
+    BgpRoutes,
+    Vrfs,
+    Routes,
+    Ports,
+    Labels,
+    Tunnels,
+    Drops,
+    Trace,
+}
+
+/// Why nothing can be asked there.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unroutable {
+    /// No such path.
+    Path,
+    /// The path takes this method.
+    Method(&'static str),
+}
+
+/// Which endpoint this is.
+pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, Unroutable> {
+    let (endpoint, wanted) = match path {
+        path::ATTACH => (Endpoint::Attach, "POST"),
+        path::DETACH => (Endpoint::Detach, "POST"),
+        path::CHECK => (Endpoint::Check, "POST"),
+        path::STATUS => (Endpoint::Status, "GET"),
+        path::BGP_SUMMARY => (Endpoint::BgpSummary, "GET"),
+        path::BGP_NEIGHBORS => (Endpoint::BgpNeighbors, "GET"),
+        path::BGP_ROUTES => (Endpoint::BgpRoutes, "GET"),
+        path::VRFS => (Endpoint::Vrfs, "GET"),
+        path::ROUTES => (Endpoint::Routes, "GET"),
+        path::PORTS => (Endpoint::Ports, "GET"),
+        path::LABELS => (Endpoint::Labels, "GET"),
+        path::TUNNELS => (Endpoint::Tunnels, "GET"),
+        path::DROPS => (Endpoint::Drops, "GET"),
+        path::TRACE => (Endpoint::Trace, "POST"),
+        _ => return Err(Unroutable::Path),
+    };
+    if method.as_str() == wanted { Ok(endpoint) } else { Err(Unroutable::Method(wanted)) }
+}
+
+/// The request that query and body make of an endpoint.
+pub(super) fn request(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Request, ApiError> {
+    let mut query = Query::read(query)?;
+    let request = match endpoint {
+        Endpoint::Attach => Request::Attach(json("AttachPort", body)?),
+        Endpoint::Detach => Request::Detach(json("DetachPort", body)?),
+        Endpoint::Check => Request::Check(json("AttachPort", body)?),
+        Endpoint::Status => Request::Status,
+        Endpoint::BgpSummary => Request::BgpSummary,
+        Endpoint::BgpNeighbors => Request::BgpNeighbors(query.take("address")?),
+        Endpoint::BgpRoutes => Request::BgpRoutes(filter(&mut query)?),
+        Endpoint::Vrfs => Request::Vrfs,
+        Endpoint::Routes => Request::Routes { vrf: query.take("vrf")?, prefix: query.take("prefix")? },
+        Endpoint::Ports => Request::Ports,
+        Endpoint::Labels => Request::Labels,
+        Endpoint::Tunnels => Request::Tunnels,
+        Endpoint::Drops => Request::Drops,
+        Endpoint::Trace => Request::Trace(json("TraceRequest", body)?),
+    };
+    query.finish()?;
+    Ok(request)
+}
+
+fn filter(query: &mut Query) -> Result<RouteFilter, ApiError> {
+    let filter = RouteFilter {
+        family: query.take("family")?,
+        rd: query.take("rd")?,
+        rt: query.take("rt")?,
+        neighbor: query.take("neighbor")?,
+        received: query.take("received")?,
+        prefix: query.take("prefix")?,
+    };
+    if let Some(family) = &filter.family
+        && !matches!(family.as_str(), "vpnv4" | "vpnv6" | "rtc")
+    {
+        return Err(bad(format!("family {family:?} is not known: it is vpnv4, vpnv6 or rtc")));
+    }
+    if filter.received.is_some() && filter.neighbor.is_none() {
+        return Err(bad("`received` needs a `neighbor`".into()));
+    }
+    Ok(filter)
+}
+
+fn json<T: DeserializeOwned>(name: &str, body: &[u8]) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Err(bad(format!("the body is empty; {name} as JSON is expected")));
+    }
+    serde_json::from_slice(body).map_err(|error| bad(format!("the body is no {name}: {error}")))
+}
+
+fn bad(message: String) -> ApiError {
+    ApiError::new(ErrorKind::BadRequest, message)
+}
+
+/// A query string of which every pair must be used, once.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn read(query: &str) -> Result<Query, ApiError> {
+        path::query_pairs(query).map(Query).map_err(|error| bad(error.to_string()))
+    }
+
+    fn take<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
+        let Some(at) = self.0.iter().position(|(key, _)| key == name) else { return Ok(None) };
+        let (_, value) = self.0.remove(at);
+        value.parse().map(Some).map_err(|error| bad(format!("query {name}={value}: {error}")))
+    }
+
+    fn finish(self) -> Result<(), ApiError> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(bad(format!("query {name:?} is not known here, or is there twice"))),
+        }
+    }
+}
