@@ -1,1 +1,33 @@
+//! The packet path without I/O: what happens to a frame, decided from an immutable snapshot.
 //!
+//! ```text
+//!                     ┌───────────────── Fib (snapshot) ─────────────────┐
+//!                     │ ports   vrfs   ilm   tunnels   sources   host    │
+//!                     └──────────────────────────────────────────────────┘
+//!   Ethernet  ──▶ from_port ─────┐                        ┌──▶ ToUnderlay(push)  segment, then the tunnel
+//!   label+IP  ──▶ from_underlay ─┼─ parse ─ look up ──────┼──▶ ToPort(port)      coalesce, then Ethernet
+//!   IP        ──▶ from_host ─────┘  TTL, MTU, MSS, ECN    ├──▶ ToHost
+//!                                                         ├──▶ Reply(to)         ARP, ND, ICMP: state.reply
+//!                                                         └──▶ Drop(reason)      exactly one counter
+//! ```
+//! A frame may be a 64 KB superframe: its virtio-net header travels with it. After a forwarding verdict the frame
+//! begins at the inner IP header. The link header is the shell's business, which gathers it in front: neighbours in
+//! one receive buffer must not be overwritten.
+//!
+//! What this crate refuses to do: ask the time, open a socket, spawn, lock, log, or allocate per packet. It is told
+//! `now` through [`State`]. No bytes make it panic.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod checksum;
+pub mod coalesce;
+pub mod fib;
+pub mod frame;
+pub mod segment;
+pub mod verdict;
+pub mod vnet;
+
+pub use fib::{Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, TunnelId, Vrf};
+pub use frame::Frame;
+pub use verdict::{DropReason, Push, ReplyTo, Verdict};
+pub use vnet::{Gso, VnetHeader};

@@ -1,0 +1,395 @@
+//! Userspace segmentation (TSO, USO) and IPv4 fragmentation: one frame in, label-ready slices out.
+//!
+//! ```text
+//!  frame     │ IP │ TCP │ payload 0       │ payload 1       │ payload 2 │
+//!                         ▲                 ▲                 ▲
+//!  headers   │ label │ IP │ TCP │  │ label │ IP │ TCP │  │ label │ IP │ TCP │      one gathered write
+//! ```
+//! Each slice is a header in the caller's memory and a range of the frame, so payload is never copied. All slices of a
+//! frame are equally long except the last, which is what `UDP_SEGMENT` wants. Checksums come out complete: behind the
+//! label nobody can complete them. A frame that fits passes whole, behind its label.
+//!
+//! Refused: superframes whose headers do not add up, fragments in superframes, routing headers that are not used up.
+//! Fragments keep the identification, and options that RFC 791 §3.1 does not copy become no-operations, which leaves
+//! every fragment's header equally long.
+
+use std::ops::Range;
+
+use vrouter_types::Label;
+
+use crate::checksum;
+use crate::frame::Frame;
+use crate::ip::{self, Transport};
+use crate::vnet::Gso;
+
+/// The longest header of a slice. Memory for [`Headers`] at least this long takes one slice of any frame.
+pub const MAX_HEADER: usize = 512;
+
+const ENTRY_LEN: usize = 4;
+const TCP_FIN_PSH: u8 = 0x09;
+const TCP_CWR: u8 = 0x80;
+
+/// Where slices' headers are written.
+#[derive(Debug)]
+pub struct Headers<'m> {
+    memory: &'m mut [u8],
+    used: usize,
+}
+
+impl<'m> Headers<'m> {
+    /// Headers go to `memory` from `used` on.
+    pub fn new(memory: &'m mut [u8], used: usize) -> Headers<'m> {
+        Headers { memory, used }
+    }
+
+    /// The next `len` octets and where they are; `None` when full.
+    pub fn take(&mut self, len: usize) -> Option<(&mut [u8], Range<usize>)> {
+        let range = self.used..self.used.checked_add(len)?;
+        let octets = self.memory.get_mut(range.clone())?;
+        self.used = range.end;
+        Some((octets, range))
+    }
+
+    /// How many octets are in use.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+}
+
+/// One packet for the tunnel: `header` in the memory of [`Headers`], then `payload` in the frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slice {
+    /// Label and rewritten headers.
+    pub header: Range<usize>,
+    /// What follows them, as a range of the frame.
+    pub payload: Range<usize>,
+}
+
+/// What [`Slices::next`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// One more slice.
+    Slice(Slice),
+    /// No room for its header: send what there is, then ask again.
+    Full,
+    /// There are no more.
+    Done,
+}
+
+/// Why a frame has no slices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// Its headers and its virtio-net header do not fit together.
+    #[error("headers do not match the virtio-net header")]
+    Malformed,
+    /// It is longer than the tunnel takes, and may not be cut.
+    #[error("longer than the tunnel takes, and may not be cut")]
+    TooBig,
+}
+
+/// A label stack entry that is also the bottom of the stack (RFC 3032 §2.1).
+pub fn label_entry(label: Label, traffic_class: u8, ttl: u8) -> [u8; 4] {
+    (label.value() << 12 | u32::from(traffic_class & 7) << 9 | 1 << 8 | u32::from(ttl)).to_be_bytes()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Whole,
+    Tcp,
+    Udp,
+}
+
+/// How IPv4 packets are cut that may be cut.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Octets behind the IP header per fragment, a multiple of eight.
+    chunk: usize,
+    /// Offset field and "more fragments" of the packet itself, which may be a fragment already.
+    offset: u16,
+    more: bool,
+}
+
+/// The slices of one frame, made one by one.
+#[derive(Debug, Clone)]
+pub struct Slices {
+    entry: [u8; ENTRY_LEN],
+    kind: Kind,
+    v4: bool,
+    cut: Option<Cut>,
+    /// Where the transport header begins, where the payload begins, where it ends.
+    l4: usize,
+    header: usize,
+    end: usize,
+    /// Payload octets per packet.
+    size: usize,
+    /// The next packet's payload, its number, and how much of it has left as fragments.
+    at: usize,
+    index: u16,
+    sent: usize,
+    done: bool,
+    /// Sums over the headers without the fields that differ from packet to packet.
+    ip_sum: u32,
+    l4_sum: u32,
+}
+
+/// Plans the slices of a frame that begins at its IP header, none longer than `max` octets behind the label. Completes
+/// a partial checksum in place where the frame is a single packet. `fragment` allows an IPv4 packet to be fragmented.
+pub fn segment(
+    frame: &mut Frame<'_>,
+    entry: [u8; 4],
+    max: usize,
+    fragment: bool,
+) -> Result<Slices, SegmentError> {
+    match frame.vnet().gso {
+        Gso::None => whole(frame, entry, max, fragment),
+        Gso::TcpV4 | Gso::TcpV6 => tcp(frame, entry, max),
+        Gso::UdpL4 => udp(frame, entry, max, fragment),
+    }
+}
+
+fn whole(frame: &mut Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+    let vnet = *frame.vnet();
+    if vnet.needs_csum {
+        let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
+        if !checksum::finish_partial(frame.bytes_mut(), start, offset) {
+            return Err(SegmentError::Malformed);
+        }
+        frame.vnet_mut().needs_csum = false;
+    }
+    let bytes = frame.bytes();
+    let mut slices = Slices::new(entry, Kind::Whole, bytes.len());
+    if bytes.len() > max {
+        let header = ip::v4_header_len(bytes).filter(|_| fragment).ok_or(SegmentError::TooBig)?;
+        slices.cut = Some(Cut::new(bytes, header, max)?);
+        (slices.v4, slices.l4, slices.header, slices.at) = (true, header, header, header);
+        slices.size = bytes.len() - header;
+    }
+    Ok(slices)
+}
+
+fn tcp(frame: &Frame<'_>, entry: [u8; 4], max: usize) -> Result<Slices, SegmentError> {
+    let (bytes, vnet) = (frame.bytes(), frame.vnet());
+    let transport = ip::transport(bytes, ip::TCP).ok_or(SegmentError::Malformed)?;
+    if transport.v4 != (vnet.gso == Gso::TcpV4) {
+        return Err(SegmentError::Malformed);
+    }
+    let octets = bytes.get(transport.l4..).unwrap_or_default();
+    let len = octets.get(12).map_or(0, |byte| usize::from(byte >> 4) * 4);
+    let fixed = octets.get(..len).filter(|fixed| fixed.len() >= 20).ok_or(SegmentError::Malformed)?;
+    let mut header = [0; 60];
+    let header = &mut header[..len];
+    header.copy_from_slice(fixed);
+    header[4..8].fill(0);
+    header[13] = 0;
+    header[16..18].fill(0);
+    let mut slices = Slices::of(bytes, entry, Kind::Tcp, transport, len, checksum::sum(header))?;
+    let room = max.checked_sub(slices.header).filter(|room| *room > 0).ok_or(SegmentError::TooBig)?;
+    // A byte stream may be cut smaller than its sender asked for.
+    slices.size = usize::from(vnet.gso_size).min(room);
+    slices.checked()
+}
+
+fn udp(frame: &Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+    let (bytes, vnet) = (frame.bytes(), frame.vnet());
+    let transport = ip::transport(bytes, ip::UDP).ok_or(SegmentError::Malformed)?;
+    let ports = bytes.get(transport.l4..transport.l4 + 4).ok_or(SegmentError::Malformed)?;
+    let mut slices = Slices::of(bytes, entry, Kind::Udp, transport, 8, checksum::sum(ports))?;
+    slices.size = usize::from(vnet.gso_size);
+    if slices.header + slices.size.min(slices.end - slices.header) > max {
+        if !(fragment && slices.v4) {
+            return Err(SegmentError::TooBig);
+        }
+        slices.cut = Some(Cut::new(bytes, slices.l4, max)?);
+    }
+    slices.checked()
+}
+
+impl Cut {
+    fn new(bytes: &[u8], header: usize, max: usize) -> Result<Cut, SegmentError> {
+        let chunk = max.saturating_sub(header) & !7;
+        let field = ip::word(bytes, 6);
+        if chunk == 0 || field & ip::DONT_FRAGMENT != 0 {
+            return Err(SegmentError::TooBig);
+        }
+        Ok(Cut { chunk, offset: field & 0x1fff, more: field & ip::MORE_FRAGMENTS != 0 })
+    }
+}
+
+impl Slices {
+    fn new(entry: [u8; 4], kind: Kind, end: usize) -> Slices {
+        let zero = 0;
+        Slices {
+            entry,
+            kind,
+            v4: false,
+            cut: None,
+            l4: zero,
+            header: zero,
+            end,
+            size: end,
+            at: zero,
+            index: 0,
+            sent: zero,
+            done: end == 0,
+            ip_sum: 0,
+            l4_sum: 0,
+        }
+    }
+
+    fn of(
+        bytes: &[u8],
+        entry: [u8; 4],
+        kind: Kind,
+        Transport { v4, l4, pseudo }: Transport,
+        l4_len: usize,
+        l4_sum: u32,
+    ) -> Result<Slices, SegmentError> {
+        let mut slices = Slices::new(entry, kind, bytes.len());
+        let header = l4 + l4_len;
+        if header > bytes.len() || header + ENTRY_LEN > MAX_HEADER {
+            return Err(SegmentError::Malformed);
+        }
+        (slices.v4, slices.l4, slices.header, slices.at) = (v4, l4, header, header);
+        slices.l4_sum = l4_sum + pseudo;
+        if v4 {
+            // Everything but length (2), identification (4) and checksum (10).
+            slices.ip_sum = u32::from(ip::word(bytes, 0))
+                + checksum::sum(&bytes[6..10])
+                + checksum::sum(bytes.get(12..l4).unwrap_or_default());
+        }
+        Ok(slices)
+    }
+
+    fn checked(self) -> Result<Slices, SegmentError> {
+        if self.size == 0 || self.at >= self.end { Err(SegmentError::Malformed) } else { Ok(self) }
+    }
+
+    /// The next slice of `bytes`, the frame that was planned.
+    pub fn next(&mut self, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
+        if self.done || bytes.len() != self.end {
+            return Step::Done;
+        }
+        match (self.cut, self.kind) {
+            (Some(cut), _) => self.next_fragment(cut, bytes, headers),
+            (None, Kind::Whole) => self.next_whole(headers),
+            (None, Kind::Tcp | Kind::Udp) => self.next_packet(bytes, headers),
+        }
+    }
+
+    fn next_whole(&mut self, headers: &mut Headers<'_>) -> Step {
+        let Some((out, header)) = headers.take(ENTRY_LEN) else { return Step::Full };
+        out.copy_from_slice(&self.entry);
+        self.done = true;
+        Step::Slice(Slice { header, payload: 0..self.end })
+    }
+
+    fn next_packet(&mut self, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
+        let payload = self.at..(self.at + self.size).min(self.end);
+        let Some((out, header)) = headers.take(ENTRY_LEN + self.header) else { return Step::Full };
+        let (entry, out) = out.split_at_mut(ENTRY_LEN);
+        entry.copy_from_slice(&self.entry);
+        out.copy_from_slice(&bytes[..self.header]);
+        let total = self.header + payload.len();
+        if self.v4 {
+            let id = ip::word(out, 4).wrapping_add(self.index);
+            ip::set_word(out, 2, total);
+            ip::set_word(out, 4, usize::from(id));
+            let sum = self.ip_sum + low16(total) + u32::from(id);
+            ip::set_word(out, 10, usize::from(!checksum::fold(sum)));
+        } else {
+            ip::set_word(out, 4, total - ip::V6_HEADER);
+        }
+        self.finish_transport(&mut out[self.l4..], bytes, payload.clone());
+        self.at = payload.end;
+        self.index = self.index.wrapping_add(1);
+        self.done = payload.end == self.end;
+        Step::Slice(Slice { header, payload })
+    }
+
+    /// Rewrites the transport header of the packet with this payload: sequence, flags, length, checksum.
+    fn finish_transport(&self, l4: &mut [u8], bytes: &[u8], payload: Range<usize>) {
+        let len = self.header - self.l4 + payload.len();
+        let mut sum = self.l4_sum + low16(len) + checksum::sum(&bytes[payload.clone()]);
+        if self.kind == Kind::Udp {
+            ip::set_word(l4, 4, len);
+            let complete = checksum::fold(sum + low16(len));
+            // Zero would say that there is no checksum (RFC 768).
+            ip::set_word(l4, 6, usize::from(if complete == 0xffff { 0xffff } else { !complete }));
+            return;
+        }
+        let mut seq = [0; 4];
+        seq.copy_from_slice(&l4[4..8]);
+        // A frame is shorter than 64 KB, so the offset always fits.
+        let offset = u32::try_from(payload.start - self.header).unwrap_or(0);
+        let seq = u32::from_be_bytes(seq).wrapping_add(offset);
+        l4[4..8].copy_from_slice(&seq.to_be_bytes());
+        if payload.end != self.end {
+            l4[13] &= !TCP_FIN_PSH;
+        }
+        if payload.start != self.header {
+            l4[13] &= !TCP_CWR;
+        }
+        sum += (seq >> 16) + (seq & 0xffff) + u32::from(l4[13]);
+        ip::set_word(l4, 16, usize::from(!checksum::fold(sum)));
+    }
+
+    fn next_fragment(&mut self, cut: Cut, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
+        let packet = self.at..(self.at + self.size).min(self.end);
+        let (l4_len, first) = (self.header - self.l4, self.sent == 0);
+        let part = cut.chunk.min(l4_len + packet.len() - self.sent);
+        let header_len = if first { self.header } else { self.l4 };
+        let Some((out, header)) = headers.take(ENTRY_LEN + header_len) else { return Step::Full };
+        let (entry, out) = out.split_at_mut(ENTRY_LEN);
+        entry.copy_from_slice(&self.entry);
+        out.copy_from_slice(&bytes[..header_len]);
+        if first && self.kind == Kind::Udp {
+            self.finish_transport(&mut out[self.l4..], bytes, packet.clone());
+        }
+        let start = packet.start + self.sent.saturating_sub(l4_len);
+        let end = packet.start + self.sent + part - l4_len;
+        let last = end == packet.end;
+        let out = &mut out[..self.l4];
+        if !first {
+            forget_uncopied_options(&mut out[ip::V4_HEADER..]);
+        }
+        let more = if last && !cut.more { 0 } else { usize::from(ip::MORE_FRAGMENTS) };
+        ip::set_word(out, 2, self.l4 + part);
+        ip::set_word(out, 4, usize::from(ip::word(bytes, 4).wrapping_add(self.index)));
+        ip::set_word(out, 6, (usize::from(cut.offset) + self.sent / 8) & 0x1fff | more);
+        ip::set_word(out, 10, 0);
+        ip::set_word(out, 10, usize::from(checksum::checksum(out)));
+        self.sent += part;
+        if last {
+            (self.at, self.sent, self.index) = (packet.end, 0, self.index.wrapping_add(1));
+            self.done = packet.end == self.end;
+        }
+        Step::Slice(Slice { header, payload: start..end })
+    }
+}
+
+/// The low sixteen bits, as lengths enter sums. Every length here is below 2^16.
+fn low16(value: usize) -> u32 {
+    u32::try_from(value & 0xffff).unwrap_or(0)
+}
+
+/// Turns options that only the first fragment carries into no-operations (RFC 791 §3.1, copied flag).
+fn forget_uncopied_options(mut options: &mut [u8]) {
+    while let Some((&kind, rest)) = options.split_first() {
+        let len = match kind {
+            0 => return,
+            1 => 1,
+            _ => rest.first().map_or(0, |len| usize::from(*len)),
+        };
+        if len == 0 || len > options.len() || (kind != 1 && len < 2) {
+            return;
+        }
+        let (option, behind) = options.split_at_mut(len);
+        if kind & 0x80 == 0 {
+            option.fill(1);
+        }
+        options = behind;
+    }
+}
+
+#[cfg(test)]
+mod tests;
