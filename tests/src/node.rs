@@ -1,0 +1,224 @@
+//! A gateway or hypervisor: a namespace on the wide area network, a real `vrouter-agent` in it, and its three programs.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::binaries::binary;
+use crate::config::AgentConfig;
+use crate::lab::{Lab, underlay_v4};
+use crate::netns::Namespace;
+use crate::pod::{Pod, PodRequest};
+use crate::process::{Daemon, run, run_ok};
+use crate::wait::{PATIENCE, wait_for, wait_until};
+
+/// A node with its agent.
+pub struct Node {
+    name: String,
+    address: IpAddr,
+    namespace: Namespace,
+    directory: PathBuf,
+    agent: Option<Daemon>,
+}
+
+impl Node {
+    /// Makes a site of this host number, writes the agent's configuration and starts it. Returns when the agent answers
+    /// on its socket.
+    ///
+    /// # Panics
+    /// When the agent does not answer in time, with its log.
+    pub fn start(lab: &Lab, name: &str, host: u8, config: &AgentConfig) -> Node {
+        let mut node = Node::prepare(lab, name, host, config);
+        node.start_agent();
+        node
+    }
+
+    /// Like [`Node::start`], without starting the agent.
+    pub fn prepare(lab: &Lab, name: &str, host: u8, config: &AgentConfig) -> Node {
+        let namespace = lab.site(name, host);
+        let directory = lab.path(name);
+        let address = underlay_v4(host).into();
+        let made = std::fs::create_dir_all(directory.join("state"));
+        made.unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
+        let node = Node { name: name.to_owned(), address, namespace, directory, agent: None };
+        node.write_config(config);
+        node
+    }
+
+    /// Replaces the agent's configuration; a running agent keeps the old one.
+    pub fn write_config(&self, config: &AgentConfig) {
+        let toml = config.to_toml(&self.name, Some(self.address), &self.directory);
+        let written = std::fs::write(self.config_path(), toml);
+        written.unwrap_or_else(|error| panic!("write {}: {error}", self.config_path().display()));
+    }
+
+    /// Starts the agent (again) and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not, with its log.
+    pub fn start_agent(&mut self) {
+        let mut command = Command::new(binary("vrouter-agent"));
+        command.arg("--config").arg(self.config_path());
+        command.env("RUST_LOG", std::env::var("VROUTER_LOG").unwrap_or_else(|_| "info".to_owned()));
+        let log = self.directory.join("agent.log");
+        let mut agent =
+            Daemon::start(&self.namespace, &format!("vrouter-agent {}", self.name), command, &log);
+        wait_for(&format!("agent {} to answer on its socket", self.name), PATIENCE, || {
+            assert!(agent.is_running(), "agent {} ended at once:\n{}", self.name, agent.log());
+            let client = agent_api::Client::connect(self.socket(), Duration::from_secs(2));
+            let status = client.and_then(|mut client| client.status()).map_err(|error| error.to_string())?;
+            if status.ready { Ok(()) } else { Err(format!("not ready: {:?}", status.problems)) }
+        });
+        self.agent = Some(agent);
+    }
+
+    /// Kills the agent as a crash would (SIGKILL).
+    pub fn kill9(&mut self) {
+        self.agent.take().expect("the agent runs").kill();
+    }
+
+    /// Asks the agent to end (SIGTERM).
+    ///
+    /// # Panics
+    /// When it does not end with status 0.
+    pub fn stop_agent(&mut self) {
+        let status = self.agent.take().expect("the agent runs").stop();
+        let status = status.unwrap_or_else(|error| panic!("stop agent {}: {error}", self.name));
+        assert!(status.success(), "agent {} ended with {status}", self.name);
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The node's namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// The node's underlay address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// The folder of the agent's socket, configuration, log and state.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The agent's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.join("agent.sock")
+    }
+
+    /// The agent's configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.directory.join("agent.toml")
+    }
+
+    /// The agent's process number.
+    pub fn pid(&self) -> u32 {
+        self.agent.as_ref().expect("the agent runs").pid()
+    }
+
+    /// What the agent has printed so far.
+    pub fn log(&self) -> String {
+        self.agent.as_ref().map(Daemon::log).unwrap_or_default()
+    }
+
+    /// Runs `vrouterctl` against this agent and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails, with its own words.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        run_ok(&self.namespace, self.ctl_command().args(arguments))
+    }
+
+    /// Runs `vrouterctl` against this agent, whatever comes of it.
+    pub fn try_ctl(&self, arguments: &[&str]) -> Output {
+        run(&self.namespace, self.ctl_command().args(arguments))
+    }
+
+    /// Runs `vrouterctl --json` against this agent.
+    ///
+    /// # Panics
+    /// When it fails or prints no JSON.
+    pub fn ctl_json(&self, arguments: &[&str]) -> Value {
+        let text = run_ok(&self.namespace, self.ctl_command().arg("--json").args(arguments));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("vrouterctl {arguments:?}: {error}\n{text}"))
+    }
+
+    fn ctl_command(&self) -> Command {
+        let mut command = Command::new(binary("vrouterctl"));
+        command.arg("--socket").arg(self.socket());
+        command
+    }
+
+    /// Adds a pod to the default VRF, through the real `vrouter-cni`.
+    pub fn add_pod(&self, name: &str) -> Pod {
+        self.pod(name).add()
+    }
+
+    /// Adds a pod to the VRF of this name.
+    pub fn add_pod_in(&self, name: &str, vrf: &str) -> Pod {
+        self.pod(name).vrf(vrf).add()
+    }
+
+    /// Describes a pod to be added to this node.
+    pub fn pod(&self, name: &str) -> PodRequest {
+        PodRequest::new(self, name)
+    }
+
+    /// The state of the session with a neighbor, as `Established`.
+    pub fn bgp_state(&self, neighbor: IpAddr) -> String {
+        let summary = self.ctl_json(&["show", "bgp", "summary"]);
+        let state = &summary["peers"][neighbor.to_string()]["state"];
+        state.as_str().unwrap_or("no such neighbor").to_owned()
+    }
+
+    /// Waits until the session with a neighbor is established.
+    pub fn wait_established(&self, neighbor: IpAddr) {
+        wait_for(&format!("{}: session with {neighbor} established", self.name), PATIENCE, || {
+            match self.bgp_state(neighbor) {
+                state if state == "Established" => Ok(()),
+                state => Err(state),
+            }
+        });
+    }
+
+    /// Where a VRF sends packets for a prefix: the next hops of `show routes`, none if there is no such route.
+    pub fn route(&self, vrf: &str, prefix: &str) -> Vec<Value> {
+        let routes = self.ctl_json(&["show", "routes", "--vrf", vrf]);
+        routes["vrfs"][vrf][prefix]["nexthops"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until a VRF has a route for a prefix, and returns its next hops.
+    pub fn wait_route(&self, vrf: &str, prefix: &str) -> Vec<Value> {
+        wait_for(&format!("{}: route {prefix} in {vrf}", self.name), PATIENCE, || {
+            let hops = self.route(vrf, prefix);
+            if hops.is_empty() { Err(self.ctl(&["show", "routes"])) } else { Ok(hops) }
+        })
+    }
+
+    /// Waits until a VRF has no route for a prefix.
+    pub fn wait_no_route(&self, vrf: &str, prefix: &str) {
+        wait_until(&format!("{}: no route {prefix} in {vrf}", self.name), PATIENCE, || {
+            self.route(vrf, prefix).is_empty()
+        });
+    }
+
+    /// Every drop counter that is not zero.
+    pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
+        let drops = self.ctl_json(&["show", "drops"]);
+        let all = drops["drops"].as_object().cloned().unwrap_or_default();
+        all.into_iter()
+            .map(|(reason, count)| (reason, count["packets"].as_u64().unwrap_or_default()))
+            .filter(|(_, packets)| *packets > 0)
+            .collect()
+    }
+}

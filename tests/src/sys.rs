@@ -1,0 +1,112 @@
+//! The system calls that the standard library and `socket2` lack, each behind a safe function. Nothing here knows what
+//! a lab is. The only file of this crate with unsafe code.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+/// Whether this process may make namespaces.
+pub fn is_root() -> bool {
+    // SAFETY: takes and touches no memory.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Gives the calling thread a network namespace of its own.
+pub fn unshare_net() -> io::Result<()> {
+    // SAFETY: takes and touches no memory.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Moves the calling thread into the network namespace behind this file.
+pub fn set_net_ns(netns: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open while `netns` is borrowed.
+    check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Mounts a file over another.
+pub fn bind_mount(source: &Path, target: &Path) -> io::Result<()> {
+    let (source, target) = (c_path(source)?, c_path(target)?);
+    let (none, flags) = (std::ptr::null(), libc::MS_BIND);
+    // SAFETY: both paths are NUL-terminated and outlive the call; type and data may be null for a bind mount.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), none, flags, none.cast()) }).map(drop)
+}
+
+/// Undoes a mount, at once for the name and as soon as it is unused for the rest.
+pub fn unmount(target: &Path) -> io::Result<()> {
+    let target = c_path(target)?;
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// Sends a signal to one process.
+pub fn kill(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    if pid <= 1 {
+        return Err(io::Error::other("refusing to signal a group or init"));
+    }
+    // SAFETY: takes and touches no memory.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Whether a process of this number exists.
+pub fn is_alive(pid: u32) -> bool {
+    match kill(pid, 0) {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() == Some(libc::EPERM),
+    }
+}
+
+/// Makes a tap device in the calling thread's namespace that stays when its maker is gone.
+pub fn create_tap(name: &str) -> io::Result<()> {
+    let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // SAFETY: all zeros is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::Error::other("interface name too long"));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).map_err(io::Error::other)?;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which lives until the call returns.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
+    let persist: libc::c_int = 1;
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    check(unsafe { libc::ioctl(tun.as_raw_fd(), libc::TUNSETPERSIST, persist) }).map(drop)
+}
+
+/// Opens a packet socket on one interface of the calling thread's namespace. Every read is one frame, whatever its
+/// direction; every write sends one. Reads end with `WouldBlock` after the timeout.
+pub fn packet_socket(ifindex: u32, timeout: Duration) -> io::Result<File> {
+    let protocol = libc::c_int::from(u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be());
+    // SAFETY: takes and touches no memory.
+    let fd = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) })?;
+    // SAFETY: the descriptor is fresh and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all zeros is a valid `sockaddr_ll`.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be();
+    address.sll_ifindex = i32::try_from(ifindex).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+    // SAFETY: `address` is a `sockaddr_ll` of this length and outlives the call.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    let socket = socket2::Socket::from(socket);
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_recv_buffer_size(8 << 20)?;
+    Ok(File::from(OwnedFd::from(socket)))
+}
