@@ -1,0 +1,282 @@
+//! ADD: a veth pair, a port at the agent, addresses and routes in the pod. All of it, or nothing.
+//!
+//! ```text
+//!  agent there? ─▶ name free? ─▶ IPAM delegate ─▶ veth pair ─▶ AttachPort ─▶ addresses, routes, offloads ─▶ result
+//!   no: code 11     no: 102          │               │            │
+//!                                    └──── Undo ◀────┴────────────┘   in the opposite order, on any failure
+//! ```
+//! The agent is tried first, so that without one nothing was done. When it answers AttachPort, the port is on disk, forwards
+//! and is advertised; the pod's side is all that is left.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use agent_api::client::ClientError;
+use agent_api::{AttachPort, AttachedPort, Client, PortKind};
+use serde_json::Value;
+use vrouter_types::MacAddr;
+
+use crate::call::Call;
+use crate::conf::{MIN_IPV6_MTU, parse_address, parse_mac};
+use crate::error::Error;
+use crate::netns::Netns;
+use crate::offload::Ethtool;
+use crate::result::Made;
+use crate::undo::Undo;
+use crate::veth::{Links, Pair};
+use crate::{detach, ipam, name};
+
+/// For the agent's answer; with a delegate's ten seconds all of ADD stays far below the runtime's two minutes.
+const TIMEOUT: Duration = Duration::from_secs(15);
+const MAX_REPLY: usize = 64 << 10;
+
+/// The sockets that stand in the pod's namespace.
+struct Pod {
+    links: Links,
+    /// Kernels before 5.6 have none.
+    ethtool: Option<Ethtool>,
+}
+
+/// Makes the pod's interface and says what it is.
+pub(crate) fn add(call: &Call) -> Result<Value, Error> {
+    let mut agent = Client::connect(&call.conf.socket, TIMEOUT)?.with_max_reply(MAX_REPLY);
+    let netns = open_netns(call)?;
+    let mut pod = enter(&netns)?;
+    let ifname = &call.env.ifname;
+    let taken = pod.links.find(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    if taken.is_some() {
+        return Err(Error::NameTaken(ifname.clone()));
+    }
+    detach::forget(&call.conf, &call.key());
+    let mut undo = Undo::new(call);
+    let made = wire(call, &mut agent, &netns, &mut pod, &mut undo);
+    match made {
+        Ok(made) => Ok(made.to_json(call.conf.version, call.conf.prev_result.as_ref())),
+        Err(error) => {
+            undo.run();
+            Err(error)
+        }
+    }
+}
+
+/// The pod's namespace, which must not be ours.
+pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
+    let netns = Netns::open(&call.env.netns)?;
+    if netns.is_own() && !call.env.own_netns_allowed {
+        let reason = "it is the one that the plugin runs in".to_owned();
+        return Err(Error::Netns { path: netns.path().to_path_buf(), reason });
+    }
+    Ok(netns)
+}
+
+/// What the agent is asked for; CHECK asks for the same.
+pub(crate) fn request(call: &Call, addresses: Vec<IpAddr>) -> Result<AttachPort, Error> {
+    let key = call.key();
+    let arg = |name: &str| call.env.args.get(name).filter(|value| !value.is_empty()).cloned();
+    Ok(AttachPort {
+        host_interface: name::host_interface(&key),
+        mac: pod_mac(call)?,
+        kind: PortKind::Pod,
+        netns: Some(call.env.netns.clone()),
+        namespace: arg("K8S_POD_NAMESPACE"),
+        name: arg("K8S_POD_NAME"),
+        vrf: call.conf.annotated_vrf.clone(),
+        configured_vrf: call.conf.vrf.clone(),
+        addresses,
+        prefixes: Vec::new(),
+        mtu: call.conf.mtu,
+        key,
+    })
+}
+
+/// The addresses that the runtime wants the pod to have: the capability, or CNI_ARGS as some runtimes still do.
+pub(crate) fn wanted_addresses(call: &Call) -> Result<Vec<IpAddr>, Error> {
+    if !call.conf.ips.is_empty() {
+        return Ok(call.conf.ips.clone());
+    }
+    let text = call.env.args.get("IP").map_or("", String::as_str);
+    text.split(',').filter(|part| !part.is_empty()).map(parse_address).collect()
+}
+
+fn pod_mac(call: &Call) -> Result<MacAddr, Error> {
+    let wanted = match call.conf.mac {
+        Some(mac) => Some(mac),
+        None => parse_mac(call.env.args.get("MAC").map_or("", String::as_str))?,
+    };
+    Ok(wanted.unwrap_or_else(|| name::pod_mac(&call.key())))
+}
+
+fn enter(netns: &Netns) -> Result<Pod, Error> {
+    let open = || Ok(Pod { links: Links::open()?, ethtool: Ethtool::open().ok() });
+    netns.inside(open).and_then(|pod| pod).map_err(Error::kernel("open netlink in the network namespace"))
+}
+
+fn wire(
+    call: &Call,
+    agent: &mut Client,
+    netns: &Netns,
+    pod: &mut Pod,
+    undo: &mut Undo<'_>,
+) -> Result<Made, Error> {
+    let (addresses, mut dns) = match &call.conf.ipam {
+        Some(plugin) => {
+            undo.delegated = true;
+            let leased = ipam::add(call, plugin)?;
+            (leased.addresses, leased.dns)
+        }
+        None => (wanted_addresses(call)?, None),
+    };
+    dns = call.conf.dns.clone().or(dns);
+    let request = request(call, addresses)?;
+    let host_mac = name::host_mac(&request.key);
+    let mut host = Links::open().map_err(Error::kernel("open netlink"))?;
+    undo.made_link = true;
+    create_pair(&mut host, &request, host_mac, call, netns)?;
+    let attached = attach(agent, &request, undo)?;
+    let addresses = configure(call, netns, pod, &attached)?;
+    let alias = alias(&call.conf.name, &request.key.to_string());
+    host.label(&request.host_interface, &alias, attached.mtu)
+        .map_err(Error::kernel(format!("set the MTU of {}", request.host_interface)))?;
+    Ok(Made {
+        host_interface: request.host_interface,
+        host_mac,
+        pod_interface: call.env.ifname.clone(),
+        pod_mac: request.mac,
+        sandbox: call.env.netns.clone(),
+        mtu: attached.mtu,
+        addresses,
+        dns,
+    })
+}
+
+/// What stands on the host end, for people and for GC: which network's it is.
+pub(crate) fn alias(network: &str, key: &str) -> String {
+    format!("{}{key}", alias_prefix(network)).chars().take(255).collect()
+}
+
+/// How the aliases of all ports of a network begin.
+pub(crate) fn alias_prefix(network: &str) -> String {
+    format!("vrouter:{network}:")
+}
+
+fn create_pair(
+    host: &mut Links,
+    request: &AttachPort,
+    host_mac: MacAddr,
+    call: &Call,
+    netns: &Netns,
+) -> Result<(), Error> {
+    let pair = Pair {
+        host_interface: &request.host_interface,
+        host_mac,
+        pod_interface: &call.env.ifname,
+        pod_mac: request.mac,
+        netns,
+    };
+    let mut made = host.create_pair(&pair);
+    if made.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EEXIST)) {
+        // The pod's name is free, so it is ours: left by an ADD of this very port that was killed half-way.
+        made = host.delete(&request.host_interface).and_then(|_| host.create_pair(&pair));
+    }
+    made.map_err(Error::kernel(format!(
+        "create the veth pair {}/{}",
+        request.host_interface, call.env.ifname
+    )))
+}
+
+fn attach(agent: &mut Client, request: &AttachPort, undo: &mut Undo<'_>) -> Result<AttachedPort, Error> {
+    undo.attached = true;
+    let attached = agent.attach(request).inspect_err(|error| {
+        // After a clear no there is no port. After silence there may be one.
+        undo.attached = !matches!(error, ClientError::Refused(_));
+    })?;
+    if attached.addresses.is_empty() {
+        return Err(Error::Answer("it gave no address".to_owned()));
+    }
+    if attached.mtu < MIN_IPV6_MTU && attached.addresses.iter().any(IpAddr::is_ipv6) {
+        let mtu = attached.mtu;
+        return Err(Error::Answer(format!(
+            "IPv6 needs an MTU of {MIN_IPV6_MTU}, but only {mtu} fits the tunnels"
+        )));
+    }
+    Ok(attached)
+}
+
+/// Sets up the pod's end; each address with its gateway.
+fn configure(
+    call: &Call,
+    netns: &Netns,
+    pod: &mut Pod,
+    attached: &AttachedPort,
+) -> Result<Vec<(IpAddr, IpAddr)>, Error> {
+    let ifname = &call.env.ifname;
+    let doing = |what: &str| Error::kernel(format!("{what} {ifname}"));
+    let link = pod.links.find(ifname).map_err(doing("look for"))?;
+    let index = link.ok_or_else(|| Error::Answer(format!("{ifname} has vanished")))?.index;
+    if attached.addresses.iter().any(IpAddr::is_ipv6) {
+        let set = netns.inside(|| crate::veth::set_ipv6_sysctls(ifname));
+        set.and_then(|set| set).map_err(doing("enable IPv6 on"))?;
+    }
+    // A frame that does not fit would be lost only if the pod sends such; ADD does not fail for it.
+    let switched = pod.ethtool.as_mut().map(|ethtool| ethtool.switch_off_unfit(index));
+    if !matches!(switched, Some(Ok(()))) {
+        eprintln!("vrouter-cni: cannot switch off offloads of {ifname}: {switched:?}");
+    }
+    pod.links.bring_up(index, attached.mtu).map_err(doing("bring up"))?;
+    let mut addresses = attached.addresses.clone();
+    addresses.sort_by_key(IpAddr::is_ipv6);
+    for address in &addresses {
+        pod.links.add_address(index, *address).map_err(doing(&format!("add the address {address} to")))?;
+    }
+    let gateway = |address: &IpAddr| match address {
+        IpAddr::V4(_) => IpAddr::V4(attached.gateway4),
+        IpAddr::V6(_) => IpAddr::V6(attached.gateway6),
+    };
+    let mut gateways: Vec<_> = addresses.iter().map(gateway).collect();
+    gateways.dedup();
+    for gateway in gateways {
+        pod.links.add_neighbour(index, gateway, attached.gateway_mac).map_err(doing("add the gateway of"))?;
+        pod.links.add_default_route(index, gateway).map_err(doing("add the default route of"))?;
+    }
+    Ok(addresses.iter().map(|address| (*address, gateway(address))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::Env;
+    use crate::conf::{Conf, Version};
+
+    fn call(conf: serde_json::Value, args: &[(&str, &str)]) -> Call {
+        let mut env =
+            Env { container: "c1".into(), ifname: "eth0".into(), netns: "/n".into(), ..Env::default() };
+        env.args = args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Call { env, conf: Conf::parse(Version::V1_0, conf, Vec::new()).unwrap() }
+    }
+
+    #[test]
+    fn annotation_and_configuration_are_told_apart() {
+        let conf = serde_json::json!({ "name": "n", "vrf": "conf", "mtu": 1400, "runtimeConfig":
+            { "io.kubernetes.cri.pod-annotations": { "vrouter.dev/vrf": "annotated" } } });
+        let call = call(conf, &[("K8S_POD_NAMESPACE", "city"), ("K8S_POD_NAME", "sensor")]);
+        let request = request(&call, Vec::new()).unwrap();
+        assert_eq!(
+            (request.vrf.as_deref(), request.configured_vrf.as_deref()),
+            (Some("annotated"), Some("conf"))
+        );
+        assert_eq!((request.namespace.as_deref(), request.name.as_deref()), (Some("city"), Some("sensor")));
+        assert_eq!((request.mtu, request.kind), (Some(1400), PortKind::Pod));
+    }
+
+    #[test]
+    fn addresses_and_mac_may_come_with_the_arguments() {
+        let call = call(
+            serde_json::json!({ "name": "n" }),
+            &[("IP", "10.0.0.5/24,fd00::5"), ("MAC", "02:00:00:00:00:05")],
+        );
+        assert_eq!(wanted_addresses(&call).unwrap().len(), 2);
+        assert_eq!(request(&call, Vec::new()).unwrap().mac.to_string(), "02:00:00:00:00:05");
+        let bad = self::call(serde_json::json!({ "name": "n" }), &[("IP", "x"), ("MAC", "x")]);
+        assert!(wanted_addresses(&bad).is_err() && request(&bad, Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,263 @@
+//! The pod's veth pair, over rtnetlink: made with its far end already in the pod's namespace, then addressed there.
+//!
+//! ```text
+//!   host namespace                      pod's namespace
+//!   vr<hash>  up, no address    ═════   eth0  up, A/32 A6/128, no DAD
+//!   (the agent's AF_PACKET)                   default via 169.254.1.1 and fe80::1, on link
+//!                                             both are permanent neighbours at 00:00:5e:00:01:00
+//! ```
+//! The gateway's addresses are the same for every pod and belong to no subnet of it; so nothing is asked on the link, and
+//! no pod floods.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use vrouter_types::MacAddr;
+
+use crate::netlink::Netlink;
+use crate::netns::Netns;
+
+/// One superframe of this size, cut into segments with a label and headers for each, still fits one UDP send (65,507).
+const GSO_MAX_SIZE: u32 = 60 << 10;
+
+/// An interface as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) is_up: bool,
+    /// What we wrote on it: see [`Links::label`].
+    pub(crate) alias: Option<String>,
+}
+
+/// A veth pair to be made.
+#[derive(Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) host_interface: &'a str,
+    pub(crate) host_mac: MacAddr,
+    pub(crate) pod_interface: &'a str,
+    pub(crate) pod_mac: MacAddr,
+    pub(crate) netns: &'a Netns,
+}
+
+/// The links, addresses, routes and neighbours of one namespace.
+#[derive(Debug)]
+pub(crate) struct Links(Netlink);
+
+impl Links {
+    /// Those of the calling thread's namespace.
+    pub(crate) fn open() -> io::Result<Links> {
+        Netlink::open(NETLINK_ROUTE).map(Links)
+    }
+
+    /// The link of this name, alternative names included.
+    pub(crate) fn find(&mut self, name: &str) -> io::Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.0.ask(RouteNetlinkMessage::GetLink(message), 0) {
+            Ok(replies) => Ok(replies.iter().find_map(read_link)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All links.
+    pub(crate) fn all(&mut self) -> io::Result<Vec<Link>> {
+        let replies = self.0.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(replies.iter().filter_map(read_link).collect())
+    }
+
+    /// Makes the pair. The host end is up, the pod's end is not.
+    pub(crate) fn create_pair(&mut self, pair: &Pair<'_>) -> io::Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes = vec![
+            LinkAttribute::IfName(pair.pod_interface.to_owned()),
+            LinkAttribute::Address(pair.pod_mac.0.to_vec()),
+            LinkAttribute::NetNsFd(pair.netns.raw_fd()),
+        ];
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName(pair.host_interface.to_owned()),
+            LinkAttribute::Address(pair.host_mac.0.to_vec()),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Veth),
+                LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+            ]),
+        ];
+        self.do_it(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Removes the link; whether there was one.
+    pub(crate) fn delete(&mut self, name: &str) -> io::Result<bool> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        match self.do_it(RouteNetlinkMessage::DelLink(message), 0) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a text on the link (`ip link` shows it as its alias), and sets its MTU.
+    pub(crate) fn label(&mut self, name: &str, text: &str, mtu: u16) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::IfAlias(text.to_owned()),
+            LinkAttribute::Mtu(mtu.into()),
+        ];
+        self.do_it(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Brings the pod's end up with this MTU.
+    pub(crate) fn bring_up(&mut self, index: u32, mtu: u16) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![LinkAttribute::GsoMaxSize(GSO_MAX_SIZE)];
+        // Before Linux 4.16 this cannot be set from here; a larger superframe costs one more send, nothing else.
+        let _ = self.do_it(RouteNetlinkMessage::SetLink(message.clone()), 0);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes = vec![LinkAttribute::Mtu(mtu.into())];
+        self.do_it(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Gives the link a /32 or /128. Nobody else on the link can have it, so nobody is asked (RFC 4862 §5.4 is for links
+    /// with neighbours): the address is usable at once.
+    pub(crate) fn add_address(&mut self, index: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address);
+        message.header.prefix_len = if address.is_ipv4() { 32 } else { 128 };
+        message.header.scope = AddressScope::Universe;
+        message.header.index = index;
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        if address.is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        self.do_it(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The gateway's MAC address, for good.
+    pub(crate) fn add_neighbour(&mut self, index: u32, gateway: IpAddr, mac: MacAddr) -> io::Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family(gateway);
+        message.header.ifindex = index;
+        message.header.state = NeighbourState::Permanent;
+        message.header.kind = RouteType::Unicast;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(gateway.into()),
+            NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+        ];
+        self.do_it(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// The default route of the gateway's family.
+    pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(gateway);
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Boot;
+        message.header.scope = RouteScope::Universe;
+        message.header.kind = RouteType::Unicast;
+        message.header.flags = RouteFlags::Onlink;
+        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
+        self.do_it(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The addresses of a link.
+    pub(crate) fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let replies = self.0.ask(request, NLM_F_DUMP)?;
+        Ok(replies.iter().filter_map(|reply| read_address(reply, index)).collect())
+    }
+
+    /// Whether there is a default route through this gateway over this link.
+    pub(crate) fn has_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<bool> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(gateway);
+        let replies = self.0.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+        Ok(replies.iter().any(|reply| is_default_route(reply, index, gateway)))
+    }
+
+    fn do_it(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.0.ask(message, flags).map(drop)
+    }
+}
+
+/// Switches off what a pod's interface must not do by itself, in the calling thread's namespace: duplicate address
+/// detection (its link-local address would be unusable for a second), router discovery, and "no IPv6" where the runtime's
+/// defaults say so.
+pub(crate) fn set_ipv6_sysctls(interface: &str) -> io::Result<()> {
+    let directory = Path::new("/proc/sys/net/ipv6/conf").join(interface);
+    // Hints only: the addresses carry "no DAD" themselves, and nobody sends router advertisements.
+    let _ = std::fs::write(directory.join("accept_dad"), "0");
+    let _ = std::fs::write(directory.join("accept_ra"), "0");
+    let disabled = directory.join("disable_ipv6");
+    match std::fs::read(&disabled)?.first() {
+        Some(b'0') => Ok(()),
+        _ => std::fs::write(disabled, "0"),
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn read_link(reply: &RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = reply else { return None };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        mac: None,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        alias: None,
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(octets) => link.mac = octets.as_slice().try_into().ok().map(MacAddr),
+            LinkAttribute::IfAlias(text) => link.alias = Some(text.clone()),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn read_address(reply: &RouteNetlinkMessage, index: u32) -> Option<IpAddr> {
+    let RouteNetlinkMessage::NewAddress(message) = reply else { return None };
+    let find = |local: bool| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Local(address) if local => Some(*address),
+            AddressAttribute::Address(address) if !local => Some(*address),
+            _ => None,
+        })
+    };
+    // IPv6 addresses without a peer come as "address" only.
+    (message.header.index == index).then(|| find(true).or_else(|| find(false))).flatten()
+}
+
+fn is_default_route(reply: &RouteNetlinkMessage, index: u32, gateway: IpAddr) -> bool {
+    let RouteNetlinkMessage::NewRoute(message) = reply else { return false };
+    let has = |wanted: &RouteAttribute| message.attributes.contains(wanted);
+    message.header.destination_prefix_length == 0
+        && has(&RouteAttribute::Oif(index))
+        && has(&RouteAttribute::Gateway(gateway.into()))
+}
