@@ -1,10 +1,14 @@
-//! What two OPEN messages agree on (RFC 4271 §4.2, RFC 5492, RFC 6793).
+//! What two OPEN messages agree on (RFC 4271 §4.2 and §6.2, RFC 5492, RFC 6286, RFC 6793).
 
 use std::net::Ipv4Addr;
 
+use bytes::BytesMut;
 use vrouter_types::Asn;
 
-use crate::FamilySet;
+use crate::wire::capability::{self, Capability, Offer};
+use crate::wire::notification::Notification;
+use crate::wire::open::Open;
+use crate::{Family, FamilySet};
 
 /// A configured neighbor: its index in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,4 +41,142 @@ pub struct Negotiated {
     pub enhanced_route_refresh: bool,
     /// IPv4 families whose next hop may be IPv6 (RFC 8950).
     pub extended_nexthop: FamilySet,
+}
+
+/// What we bring to a session with one neighbor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Our AS number.
+    pub local_asn: Asn,
+    /// Our BGP identifier.
+    pub local_router_id: Ipv4Addr,
+    /// The AS number that the neighbor must have.
+    pub peer_asn: Asn,
+    /// The hold time that we propose, in seconds: 0, or at least 3.
+    pub hold_time: u16,
+    /// The families that we offer.
+    pub families: FamilySet,
+}
+
+impl SessionConfig {
+    /// Our OPEN.
+    pub fn open(&self) -> Open {
+        let mut capabilities: Vec<_> = self.families.iter().map(Capability::multiprotocol).collect();
+        capabilities.push(Capability::empty(capability::ROUTE_REFRESH));
+        capabilities.push(Capability::empty(capability::ENHANCED_ROUTE_REFRESH));
+        capabilities.push(Capability::empty(capability::EXTENDED_MESSAGE));
+        capabilities.push(Capability::four_octet_as(self.local_asn));
+        if !self.extended_nexthop().is_empty() {
+            capabilities.push(Capability::extended_nexthop(self.extended_nexthop()));
+        }
+        Open {
+            my_as: self.local_asn.to_two_octets(),
+            hold_time: self.hold_time,
+            router_id: self.local_router_id,
+            capabilities,
+        }
+    }
+
+    /// The families whose next hop we read in either IP version: VPNv4. VPNv6 has both without a capability.
+    fn extended_nexthop(&self) -> FamilySet {
+        self.families.intersection(FamilySet::from_iter([Family::Vpnv4]))
+    }
+}
+
+/// What is in force between us and the neighbor that sent this OPEN.
+///
+/// # Errors
+/// The NOTIFICATION that the OPEN deserves: wrong AS, an identifier that cannot be, no family in common.
+pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Notification> {
+    let offer = Offer::from_capabilities(&open.capabilities)?;
+    let peer_asn = offer.four_octet_as.unwrap_or(Asn(u32::from(open.my_as)));
+    // RFC 6793 §4.1: the two-octet field of a neighbor with the capability says nothing that counts.
+    if peer_asn != config.peer_asn || peer_asn.0 == 0 {
+        return Err(Notification::bad_peer_as());
+    }
+    let is_ibgp = peer_asn == config.local_asn;
+    // RFC 6286 §2.2: unique within an AS only.
+    if is_ibgp && open.router_id == config.local_router_id {
+        return Err(Notification::bad_bgp_identifier());
+    }
+    let families = config.families.intersection(offer.families);
+    if families.is_empty() {
+        let mut missing = BytesMut::new();
+        config.families.iter().for_each(|family| Capability::multiprotocol(family).encode(&mut missing));
+        return Err(Notification::unsupported_capability(&missing));
+    }
+    Ok(Negotiated {
+        local_asn: config.local_asn,
+        peer_asn,
+        local_router_id: config.local_router_id,
+        peer_router_id: open.router_id,
+        is_ibgp,
+        as4: offer.four_octet_as.is_some(),
+        hold_time: config.hold_time.min(open.hold_time),
+        families,
+        extended_message: offer.extended_message,
+        route_refresh: offer.route_refresh,
+        enhanced_route_refresh: offer.enhanced_route_refresh && offer.route_refresh,
+        extended_nexthop: config.extended_nexthop().intersection(offer.extended_nexthop),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(asn: u32, router_id: [u8; 4]) -> SessionConfig {
+        SessionConfig {
+            local_asn: Asn(asn),
+            local_router_id: router_id.into(),
+            peer_asn: Asn(asn),
+            hold_time: 90,
+            families: FamilySet::L3VPN,
+        }
+    }
+
+    #[test]
+    fn two_of_us_agree_on_everything() {
+        let (a, b) = (config(4_200_000_001, [192, 0, 2, 1]), config(4_200_000_001, [192, 0, 2, 2]));
+        let agreed = negotiate(&a, &b.open()).unwrap();
+        assert!(agreed.is_ibgp && agreed.as4 && agreed.extended_message && agreed.route_refresh);
+        assert_eq!(agreed.families, FamilySet::L3VPN);
+        assert_eq!(agreed.extended_nexthop, FamilySet::from_iter([Family::Vpnv4]));
+        assert_eq!(b.open().my_as, 23456);
+    }
+
+    #[test]
+    fn smaller_hold_time_wins_and_zero_is_smallest() {
+        let local = config(65000, [192, 0, 2, 1]);
+        for (theirs, agreed) in [(180, 90), (3, 3), (0, 0), (90, 90)] {
+            let open = SessionConfig { hold_time: theirs, ..config(65000, [192, 0, 2, 2]) }.open();
+            assert_eq!(negotiate(&local, &open).unwrap().hold_time, agreed);
+        }
+    }
+
+    #[test]
+    fn wrong_as_zero_as_and_our_own_identifier_are_refused() {
+        let local = config(65000, [192, 0, 2, 1]);
+        assert_eq!(negotiate(&local, &config(65001, [192, 0, 2, 2]).open()), Err(Notification::bad_peer_as()));
+        assert_eq!(negotiate(&local, &config(65000, [192, 0, 2, 1]).open()), Err(Notification::bad_bgp_identifier()));
+        let zero = SessionConfig { peer_asn: Asn(0), ..config(65000, [192, 0, 2, 1]) };
+        assert_eq!(negotiate(&zero, &config(0, [192, 0, 2, 2]).open()), Err(Notification::bad_peer_as()));
+        let external = SessionConfig { peer_asn: Asn(65001), ..config(65000, [192, 0, 2, 1]) };
+        assert!(negotiate(&external, &config(65001, [192, 0, 2, 1]).open()).is_ok_and(|agreed| !agreed.is_ibgp));
+    }
+
+    #[test]
+    fn as_trans_without_the_capability_is_not_our_neighbor() {
+        let local = config(4_200_000_001, [192, 0, 2, 1]);
+        let mut open = config(4_200_000_001, [192, 0, 2, 2]).open();
+        open.capabilities.retain(|capability| capability.code != capability::FOUR_OCTET_AS);
+        assert_eq!(negotiate(&local, &open), Err(Notification::bad_peer_as()));
+    }
+
+    #[test]
+    fn no_common_family_names_what_is_missing() {
+        let other = SessionConfig { families: FamilySet::from_iter([Family::Ipv6Unicast]), ..config(65000, [192, 0, 2, 2]) };
+        let refusal = negotiate(&config(65000, [192, 0, 2, 1]), &other.open()).unwrap_err();
+        assert_eq!((refusal.code, refusal.subcode, refusal.data.len()), (2, 7, 18));
+    }
 }

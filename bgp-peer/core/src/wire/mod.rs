@@ -2,9 +2,12 @@
 
 pub mod as_path;
 pub mod attr;
+pub mod capability;
 pub mod community;
 pub mod ext_community;
+pub mod header;
 pub mod nlri;
 pub mod notification;
+pub mod open;
 pub mod route_refresh;
 pub mod update;

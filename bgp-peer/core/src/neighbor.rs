@@ -1,0 +1,478 @@
+//! One configured neighbor: at most two sessions until one of them wins, and the wait between attempts.
+//!
+//! ```text
+//!   Input ──▶ handle_input ──▶ ┌──────────────────────────────┐
+//!                              │ outgoing: Session (we call)  │ ──▶ poll_output ──▶ Output
+//!    time ──▶ handle_timeout ▶ │ incoming: Session (we listen)│ ──▶ poll_timeout ─▶ deadline
+//!                              └──────────────────────────────┘
+//! ```
+//! It reads no clock and opens no socket: it is told `now` and says what to do. Drain `poll_output` after every
+//! `handle_*`; all outputs of one call belong together.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::collision::{self, Direction, Verdict};
+use crate::fsm::{Event, State};
+use crate::negotiate::{Negotiated, SessionConfig, negotiate};
+use crate::session::{Detail, DownReason, Env, Message, MessageCounts, Outcome, Session, Wait};
+use crate::timers::{Backoff, Jitter, Timer};
+use crate::wire::header::MessageType;
+use crate::wire::notification::Notification;
+use crate::wire::open::Open;
+
+/// A connection, as the shell numbers them. A number is never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// What can happen to a neighbor.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// Begin: connect, unless passive, and listen.
+    Start,
+    /// End, with a message for the people at the other end (RFC 9003).
+    Stop(&'a str),
+    /// There is a connection: the one that we asked for, or one that the neighbor made.
+    Opened(ConnId, Direction),
+    /// The connection that we asked for cannot be made.
+    ConnectFailed(&'a str),
+    /// Octets from the neighbor.
+    Bytes(ConnId, &'a [u8]),
+    /// The connection is gone.
+    Closed(ConnId, &'a str),
+    /// Whole messages that the RIB built are about to be written to the established session's connection.
+    Sending(ConnId, &'a [u8]),
+    /// One write (of one [`Output::Send`] or one [`Input::Sending`]) is finished.
+    Sent(ConnId),
+    /// A message of the neighbor was so wrong that the session must end; and that message.
+    Reset(Notification, &'a [u8]),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Connect; answer with [`Input::Opened`] or [`Input::ConnectFailed`].
+    Connect,
+    /// Give that up; no answer is wanted any more.
+    StopConnecting,
+    /// Write these octets.
+    Send(ConnId, Bytes),
+    /// Write what is left, then close. Nothing of this connection is wanted any more.
+    Close(ConnId),
+    /// The session on this connection is established.
+    Up(ConnId, Negotiated),
+    /// The body of an UPDATE.
+    Update(Bytes),
+    /// The body of a ROUTE-REFRESH.
+    RouteRefresh(Bytes),
+    /// The session is not established any more.
+    Down(DownReason),
+}
+
+/// Why the last session ended or the last attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// The cause.
+    pub reason: DownReason,
+    /// The octets that caused it, the first 64 of them; empty where none did.
+    pub octets: Bytes,
+    /// When.
+    pub at: Instant,
+}
+
+/// One configured neighbor.
+pub struct Neighbor {
+    config: SessionConfig,
+    passive: bool,
+    started: bool,
+    outgoing: Session,
+    incoming: Session,
+    out: VecDeque<Output>,
+    backoff: Backoff,
+    jitter: Jitter,
+    sent: MessageCounts,
+    received: MessageCounts,
+    established: u64,
+    dropped: u64,
+    last_error: Option<LastError>,
+    last_open: Option<Open>,
+    shown: State,
+    since: Instant,
+}
+
+impl Neighbor {
+    /// One that rests until [`Input::Start`]. A passive one never connects. The seed spreads its waits in time.
+    pub fn new(config: SessionConfig, passive: bool, seed: u64, now: Instant) -> Neighbor {
+        Neighbor {
+            config,
+            passive,
+            started: false,
+            outgoing: Session::new(Direction::Outgoing),
+            incoming: Session::new(Direction::Incoming),
+            out: VecDeque::new(),
+            backoff: Backoff::new(),
+            jitter: Jitter::new(seed),
+            sent: MessageCounts::default(),
+            received: MessageCounts::default(),
+            established: 0,
+            dropped: 0,
+            last_error: None,
+            last_open: None,
+            shown: State::Idle,
+            since: now,
+        }
+    }
+
+    /// Something happened.
+    pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Start => self.started = true,
+            Input::Stop(message) => self.stop(message, now),
+            Input::Opened(conn, Direction::Outgoing) => self.connected(conn, now),
+            Input::Opened(conn, Direction::Incoming) => self.accepted(conn, now),
+            Input::ConnectFailed(why) => {
+                if self.outgoing.state == State::Connect {
+                    let reason = Detail::Reason(DownReason::Lost(why.to_owned()));
+                    self.step(Direction::Outgoing, Event::ConnectionFails, reason, &[], now);
+                }
+            }
+            Input::Bytes(conn, octets) => self.read(conn, octets, now),
+            Input::Closed(conn, why) => self.closed(conn, why, now),
+            Input::Sending(conn, messages) => self.with_session(conn, now, |session, env| session.sending(messages, env)),
+            Input::Sent(conn) => self.with_session(conn, now, |session, _| session.sent(now)),
+            Input::Reset(notification, octets) => {
+                for direction in BOTH {
+                    if self.session(direction).state == State::Established {
+                        let reason = Detail::Reason(DownReason::Sent(notification.clone()));
+                        self.step(direction, Event::UpdateError, reason, octets, now);
+                    }
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The time of [`Neighbor::poll_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for direction in BOTH {
+            while let Some(timer) = self.session_mut(direction).timers.take_due(now) {
+                let (event, detail) = match timer {
+                    Timer::ConnectRetry => (Event::ConnectRetryExpires, Detail::Nothing),
+                    // What follows from it is decided below.
+                    Timer::IdleHold => continue,
+                    Timer::Hold => (Event::HoldExpires, sent(Notification::hold_timer_expired())),
+                    Timer::Keepalive => (Event::KeepaliveExpires, Detail::Nothing),
+                    Timer::SendHold => (Event::SendHoldExpires, sent(Notification::send_hold_timer_expired())),
+                    Timer::Settle => {
+                        self.backoff.reset();
+                        continue;
+                    }
+                };
+                self.step(direction, event, detail, &[], now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// When [`Neighbor::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.outgoing.timers.next().into_iter().chain(self.incoming.timers.next()).min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// The state of the session that has come further.
+    pub fn state(&self) -> State {
+        match (self.outgoing.state, self.incoming.state) {
+            // Who listens is Active; that we connect as well says more.
+            (State::Connect, State::Idle | State::Connect | State::Active) => State::Connect,
+            (outgoing, incoming) => outgoing.max(incoming),
+        }
+    }
+
+    /// Since when [`Neighbor::state`] is what it is.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The connection of the established session, if all that was to be written to it is written: there is room for
+    /// routes.
+    pub fn writable(&self) -> Option<ConnId> {
+        self.live().filter(|session| session.is_drained()).and_then(|session| session.conn)
+    }
+
+    /// What is in force, while a session is established.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.live().and_then(|session| session.negotiated.as_ref())
+    }
+
+    /// The time between KEEPALIVEs; zero: none.
+    pub fn keepalive_time(&self) -> Duration {
+        self.live().map_or(Duration::ZERO, Session::keepalive_time)
+    }
+
+    /// What we bring to a session.
+    pub fn config(&self) -> &SessionConfig {
+        &self.config
+    }
+
+    /// The last good OPEN of the neighbor.
+    pub fn last_open(&self) -> Option<&Open> {
+        self.last_open.as_ref()
+    }
+
+    /// Why the last session ended or the last attempt failed.
+    pub fn last_error(&self) -> Option<&LastError> {
+        self.last_error.as_ref()
+    }
+
+    /// Messages sent since the beginning.
+    pub fn sent(&self) -> MessageCounts {
+        self.sent
+    }
+
+    /// Messages received since the beginning.
+    pub fn received(&self) -> MessageCounts {
+        self.received
+    }
+
+    /// How often a session was established.
+    pub fn established(&self) -> u64 {
+        self.established
+    }
+
+    /// How often an established session ended.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn live(&self) -> Option<&Session> {
+        [&self.outgoing, &self.incoming].into_iter().find(|session| session.state == State::Established)
+    }
+
+    fn session(&self, direction: Direction) -> &Session {
+        match direction {
+            Direction::Outgoing => &self.outgoing,
+            Direction::Incoming => &self.incoming,
+        }
+    }
+
+    fn session_mut(&mut self, direction: Direction) -> &mut Session {
+        match direction {
+            Direction::Outgoing => &mut self.outgoing,
+            Direction::Incoming => &mut self.incoming,
+        }
+    }
+
+    fn owner(&self, conn: ConnId) -> Option<Direction> {
+        BOTH.into_iter().find(|direction| self.session(*direction).conn == Some(conn))
+    }
+
+    fn stop(&mut self, message: &str, now: Instant) {
+        self.started = false;
+        for direction in BOTH {
+            self.step(direction, Event::Stop, sent(Notification::administrative_shutdown(message)), &[], now);
+            self.session_mut(direction).timers.stop_all();
+        }
+    }
+
+    fn connected(&mut self, conn: ConnId, now: Instant) {
+        if self.outgoing.state != State::Connect {
+            self.out.push_back(Output::Close(conn));
+            return;
+        }
+        self.outgoing.conn = Some(conn);
+        self.step(Direction::Outgoing, Event::Opened, Detail::Nothing, &[], now);
+    }
+
+    fn accepted(&mut self, conn: ConnId, now: Instant) {
+        // Who has a session and calls again has perhaps lost it, and we have not noticed: its answer to a KEEPALIVE
+        // on the old connection tells, long before the hold timer would.
+        for direction in BOTH {
+            if self.session(direction).state == State::Established {
+                self.step(direction, Event::KeepaliveExpires, Detail::Nothing, &[], now);
+            }
+        }
+        match self.incoming.state {
+            State::Active => {}
+            State::Idle | State::Connect => return self.out.push_back(Output::Close(conn)),
+            // The neighbor has one connection of its own at a time: the newer one counts.
+            State::OpenSent | State::OpenConfirm => {
+                let reason = sent(Notification::connection_collision());
+                self.step(Direction::Incoming, Event::CollisionDump, reason, &[], now);
+                self.settle(now);
+            }
+            State::Established => {
+                let mut message = BytesMut::new();
+                Notification::connection_rejected().encode(&mut message);
+                return self.out.extend([Output::Send(conn, message.freeze()), Output::Close(conn)]);
+            }
+        }
+        self.incoming.conn = Some(conn);
+        self.step(Direction::Incoming, Event::Opened, Detail::Nothing, &[], now);
+    }
+
+    fn closed(&mut self, conn: ConnId, why: &str, now: Instant) {
+        let Some(direction) = self.owner(conn) else { return };
+        let rest = self.session_mut(direction).buffer.split();
+        let why = if rest.is_empty() { why.to_owned() } else { format!("{why}, in the middle of a message") };
+        self.step(direction, Event::ConnectionFails, Detail::Reason(DownReason::Lost(why)), &rest, now);
+    }
+
+    fn read(&mut self, conn: ConnId, octets: &[u8], now: Instant) {
+        let Some(direction) = self.owner(conn) else { return };
+        self.session_mut(direction).buffer.extend_from_slice(octets);
+        // A message may end the session, and with it what was read behind that message.
+        while self.session(direction).conn == Some(conn) {
+            match self.session_mut(direction).next_message() {
+                None => return,
+                Some(Ok(message)) => self.receive(direction, &message, now),
+                Some(Err((notification, octets))) => {
+                    self.step(direction, Event::HeaderError, sent(notification), &octets, now);
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, direction: Direction, message: &Message, now: Instant) {
+        self.received.count(message.header);
+        let (event, detail) = match message.header.kind {
+            MessageType::Open => return self.receive_open(direction, message, now),
+            MessageType::Keepalive => (Event::KeepaliveReceived, Detail::Nothing),
+            MessageType::Update => (Event::UpdateReceived, Detail::Message(Output::Update(message.body()))),
+            MessageType::RouteRefresh => {
+                (Event::RefreshReceived, Detail::Message(Output::RouteRefresh(message.body())))
+            }
+            MessageType::Notification => {
+                let reason = DownReason::Received(Notification::decode(&message.body()));
+                (Event::NotificationReceived, Detail::Reason(reason))
+            }
+        };
+        self.step(direction, event, detail, &message.octets, now);
+    }
+
+    fn receive_open(&mut self, direction: Direction, message: &Message, now: Instant) {
+        if self.session(direction).state != State::OpenSent {
+            return self.step(direction, Event::OpenReceived, Detail::Nothing, &message.octets, now);
+        }
+        let read = Open::decode(message.body()).and_then(|open| Ok((negotiate(&self.config, &open)?, open)));
+        let (negotiated, open) = match read {
+            Ok(read) => read,
+            Err(refusal) => return self.step(direction, Event::OpenError, sent(refusal), &message.octets, now),
+        };
+        let other = opposite(direction);
+        let local = (negotiated.local_router_id, negotiated.local_asn);
+        let peer = (negotiated.peer_router_id, negotiated.peer_asn);
+        let collision = || sent(Notification::connection_collision());
+        match collision::resolve(direction, self.session(other).state, local, peer) {
+            Verdict::KeepBoth => {}
+            Verdict::DropThis => return self.step(direction, Event::CollisionDump, collision(), &[], now),
+            Verdict::DropOther => self.step(other, Event::CollisionDump, collision(), &[], now),
+        }
+        self.last_open = Some(open);
+        self.step(direction, Event::OpenReceived, Detail::Agreed(negotiated), &[], now);
+    }
+
+    fn step(&mut self, direction: Direction, event: Event, detail: Detail, octets: &[u8], now: Instant) {
+        let dumped = event == Event::CollisionDump || event == Event::Stop;
+        let outcome = self.with_env(direction, now, |session, env| session.step(event, detail, env));
+        self.established += u64::from(outcome.up);
+        self.dropped += u64::from(outcome.down);
+        if !dumped {
+            self.learn(direction, outcome, octets, now);
+        }
+    }
+
+    /// Keeps why an attempt failed, and for how long to leave the neighbor alone. While the other session does well, a
+    /// failure of this one means nothing.
+    fn learn(&mut self, direction: Direction, outcome: Outcome, octets: &[u8], now: Instant) {
+        if self.session(opposite(direction)).state >= State::OpenConfirm {
+            return;
+        }
+        if let Some(reason) = outcome.reason {
+            let octets = Bytes::copy_from_slice(octets.get(..64).unwrap_or(octets));
+            self.last_error = Some(LastError { reason, octets, at: now });
+        }
+        let Some(wait) = outcome.wait else { return };
+        let until = now + self.backoff.fail(&mut self.jitter);
+        if wait == Wait::Damp && self.incoming.state == State::Active {
+            self.step(Direction::Incoming, Event::Stop, Detail::Nothing, &[], now);
+        }
+        if wait == Wait::Damp && self.incoming.state == State::Idle {
+            self.incoming.timers.set(Timer::IdleHold, until);
+        }
+        match self.outgoing.state {
+            State::Idle => self.outgoing.timers.set(Timer::IdleHold, until),
+            State::Active => self.outgoing.timers.set(Timer::ConnectRetry, until),
+            State::Connect | State::OpenSent | State::OpenConfirm | State::Established => {}
+        }
+    }
+
+    /// Starts what should run and stops what need not: no event is needed for that, the states say it.
+    fn settle(&mut self, now: Instant) {
+        let is_served = self.incoming.state >= State::OpenConfirm;
+        match self.outgoing.state {
+            State::Idle if self.started && !self.passive && !is_served => self.start(Direction::Outgoing, now),
+            State::Connect | State::Active if is_served => {
+                self.step(Direction::Outgoing, Event::Stop, Detail::Nothing, &[], now);
+                self.outgoing.timers.stop_all();
+            }
+            _ => {}
+        }
+        if self.started && self.incoming.state == State::Idle {
+            self.start(Direction::Incoming, now);
+        }
+        if self.state() != self.shown {
+            (self.shown, self.since) = (self.state(), now);
+        }
+    }
+
+    fn start(&mut self, direction: Direction, now: Instant) {
+        if !self.session(direction).timers.is_running(Timer::IdleHold) {
+            let event = match direction {
+                Direction::Outgoing => Event::Start,
+                Direction::Incoming => Event::StartPassive,
+            };
+            self.step(direction, event, Detail::Nothing, &[], now);
+        }
+    }
+
+    fn with_session(&mut self, conn: ConnId, now: Instant, work: impl FnOnce(&mut Session, &mut Env<'_>)) {
+        if let Some(direction) = self.owner(conn) {
+            self.with_env(direction, now, work);
+        }
+    }
+
+    fn with_env<T>(
+        &mut self,
+        direction: Direction,
+        now: Instant,
+        work: impl FnOnce(&mut Session, &mut Env<'_>) -> T,
+    ) -> T {
+        let session = match direction {
+            Direction::Outgoing => &mut self.outgoing,
+            Direction::Incoming => &mut self.incoming,
+        };
+        let mut env =
+            Env { config: &self.config, out: &mut self.out, sent: &mut self.sent, jitter: &mut self.jitter, now };
+        work(session, &mut env)
+    }
+}
+
+fn sent(notification: Notification) -> Detail {
+    Detail::Reason(DownReason::Sent(notification))
+}
+
+const fn opposite(direction: Direction) -> Direction {
+    match direction {
+        Direction::Outgoing => Direction::Incoming,
+        Direction::Incoming => Direction::Outgoing,
+    }
+}
+
+const BOTH: [Direction; 2] = [Direction::Outgoing, Direction::Incoming];
