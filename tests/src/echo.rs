@@ -129,6 +129,16 @@ pub fn ask_tcp(from: &Namespace, to: SocketAddr, line: &str) -> io::Result<Strin
     }
 }
 
+/// Fetches the front page of a web server from a namespace, without its headers.
+pub fn web_page(from: &Namespace, server: IpAddr) -> io::Result<String> {
+    let mut stream = connect_tcp(from, SocketAddr::new(server, 80))?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    let body = page.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
+    body.ok_or_else(|| io::Error::other(format!("no web page: {page}")))
+}
+
 fn read_line(stream: &mut TcpStream) -> io::Result<String> {
     let mut line = Vec::new();
     let mut octet = [0];
