@@ -22,12 +22,25 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod fib;
+mod flow;
+mod forward;
 pub mod frame;
+mod host_flows;
+mod limiter;
+mod packet;
+mod reply;
 pub mod segment;
+mod state;
+#[cfg(test)]
+mod testing;
+pub mod trace;
 pub mod verdict;
 pub mod vnet;
 
 pub use fib::{Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, TunnelId, Vrf};
+pub use forward::{Outer, from_host, from_port, from_underlay};
 pub use frame::Frame;
+pub use host_flows::HostFlows;
+pub use state::{ReplyBuffer, State};
 pub use verdict::{DropReason, Push, ReplyTo, Verdict};
 pub use vnet::{Gso, VnetHeader};

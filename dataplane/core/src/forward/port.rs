@@ -1,0 +1,237 @@
+//! From a workload: Ethernet, ARP and neighbour discovery, the source check, then the VRF's routes.
+
+use std::net::IpAddr;
+
+use vrouter_types::{MacAddr, PortId};
+
+use super::{Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
+use crate::fib::{Gateway, Port, Vrf};
+use crate::frame::Frame;
+use crate::limiter::Answer;
+use crate::packet::{Fragment, ICMP, ICMPV6, Packet, UDP};
+use crate::reply::{
+    ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ends, arp, icmp, icmp_checksum_is_right,
+    nd,
+};
+use crate::trace::Recorder;
+use crate::verdict::{DropReason, Push, ReplyTo, Verdict};
+
+/// VLAN and service VLAN tags, and the old one (IEEE 802.1Q, 802.1ad).
+const ETHERTYPE_VLANS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+const DHCP_PORTS: [u16; 4] = [67, 68, 546, 547];
+
+impl<'p, R: Recorder> Pipeline<'p, R> {
+    pub(crate) fn from_port(&mut self, id: PortId, frame: &mut Frame<'_>) -> Verdict {
+        let Some(port) = self.fib.port(id) else { return Verdict::Drop(DropReason::UnknownPort) };
+        let Some(vrf) = self.fib.vrf(port.vrf) else { return Verdict::Drop(DropReason::UnknownVrf) };
+        let (ethertype, dst) = match read_ethernet(port, frame) {
+            Ok(read) => read,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        frame.pull(ETHERNET_HEADER);
+        if ethertype == ETHERTYPE_ARP {
+            return self.arp(port, frame.bytes());
+        }
+        let packet = match read_ip(ethertype, frame) {
+            Ok(packet) => packet,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        self.steps.note(|| {
+            let (len, ttl) = (packet.len, packet.ttl);
+            format!(
+                "port {id} of VRF {} sends {} to {}: {len} octets, TTL {ttl}",
+                vrf.name, packet.src, packet.dst
+            )
+        });
+        let verdict = self.ip_from_port(port, vrf, &packet, dst, frame);
+        verdict.unwrap_or_else(|refusal| self.refuse(Origin::Port(port), &packet, frame.bytes(), refusal))
+    }
+
+    fn arp(&mut self, port: &Port, bytes: &[u8]) -> Verdict {
+        let question = match arp::parse(port, bytes) {
+            Ok(question) => question,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if !self.state.limiter.allow(Answer::Neighbor, port.id, self.state.now_ms) {
+            return Verdict::Drop(DropReason::ReplyLimited);
+        }
+        self.steps.note(|| format!("{} is at the gateway's MAC", question.target));
+        match arp::answer(&mut self.state.reply, &self.fib.gateway, port, question) {
+            Some(()) => Verdict::Reply(ReplyTo::Port(port.id)),
+            None => Verdict::Drop(DropReason::MalformedArp),
+        }
+    }
+
+    fn ip_from_port(
+        &mut self,
+        port: &'p Port,
+        vrf: &'p Vrf,
+        packet: &Packet,
+        dst_mac: MacAddr,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Refusal> {
+        if nd::is_nd(packet, frame.bytes()) {
+            return self.neighbor(port, packet, frame.bytes());
+        }
+        check_addresses(&self.fib.gateway, port, packet, dst_mac, frame.bytes())?;
+        self.steps.note(|| format!("{} belongs to the port", packet.src));
+        let (state, bytes) = (&*self.state, frame.bytes());
+        if state.host_flows.answers(port.id, packet, bytes, state.now_ms) {
+            self.steps.note(|| "it answers a flow that the host began".into());
+            return Ok(Verdict::ToHost);
+        }
+        if self.fib.gateway.has(packet.dst) {
+            return self.to_gateway(port, vrf, packet, frame);
+        }
+        if is_link_local(packet.src) || (!packet.is_v4() && is_link_local(packet.dst)) {
+            return Err(DropReason::LinkLocal.into());
+        }
+        let flow = self.key().flow(packet, frame.bytes());
+        match self.way(vrf, packet, flow)? {
+            Way::Host => self.to_host(vrf),
+            Way::Port(to) => self.to_port(port, to, packet, frame),
+            Way::Tunnel(tunnel, push) => self.to_tunnel(packet, tunnel.mtu, push, frame),
+        }
+    }
+
+    fn neighbor(&mut self, port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Verdict, Refusal> {
+        let question = nd::parse(port, packet, bytes)?;
+        if !self.state.limiter.allow(Answer::Neighbor, port.id, self.state.now_ms) {
+            return Err(DropReason::ReplyLimited.into());
+        }
+        self.steps.note(|| format!("{} is at the gateway's MAC", question.target));
+        nd::answer(&mut self.state.reply, &self.fib.gateway, port, question)
+            .ok_or(DropReason::MalformedNd)?;
+        Ok(Verdict::Reply(ReplyTo::Port(port.id)))
+    }
+
+    /// The gateway's addresses are the host's, but the gateway answers pings itself: a workload may always ask
+    /// whether its router is there.
+    fn to_gateway(
+        &mut self,
+        port: &Port,
+        vrf: &Vrf,
+        packet: &Packet,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Refusal> {
+        let icmp = packet.protocol == if packet.is_v4() { ICMP } else { ICMPV6 };
+        if icmp && packet.fragment != Fragment::Whole {
+            return Err(DropReason::GatewayFragment.into());
+        }
+        let request = match packet.icmp(frame.bytes()) {
+            Some(message @ [8, 0, ..]) if packet.is_v4() => message,
+            Some(message @ [128, 0, ..]) if !packet.is_v4() => message,
+            _ if is_link_local(packet.src) => return Err(DropReason::LinkLocal.into()),
+            _ => return self.to_host(vrf),
+        };
+        let known_good = frame.vnet().needs_csum || frame.vnet().data_valid;
+        let ends = Ends::new(packet.src, packet.dst).ok_or(DropReason::BadIpHeader)?;
+        if !known_good && !icmp_checksum_is_right(ends, request) {
+            return Err(DropReason::BadIcmpChecksum.into());
+        }
+        if !self.state.limiter.allow(Answer::Echo, port.id, self.state.now_ms) {
+            return Err(DropReason::ReplyLimited.into());
+        }
+        self.steps.note(|| "the gateway answers the echo request".into());
+        let to = icmp::ToPort { gateway: &self.fib.gateway, port };
+        icmp::write_echo_reply(&mut self.state.reply, to, packet, request).ok_or(DropReason::BadIpLength)?;
+        Ok(Verdict::Reply(ReplyTo::Port(port.id)))
+    }
+
+    fn to_host(&mut self, vrf: &Vrf) -> Result<Verdict, Refusal> {
+        if vrf.host_open {
+            self.steps.note(|| format!("VRF {} lets its workloads open flows to the host", vrf.name));
+            return Ok(Verdict::ToHost);
+        }
+        self.steps.note(|| format!("VRF {} does not let its workloads open flows to the host", vrf.name));
+        Err(DropReason::HostClosed.into())
+    }
+
+    fn to_port(
+        &mut self,
+        from: &Port,
+        to: &Port,
+        packet: &Packet,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Refusal> {
+        Refusal::unless_alive(packet.ttl)?;
+        self.fit_port(frame, packet, to)?;
+        self.decrement(frame, packet, packet.ttl);
+        self.clamp(frame, packet, from.mtu.min(to.mtu));
+        Ok(Verdict::ToPort(to.id))
+    }
+
+    fn to_tunnel(
+        &mut self,
+        packet: &Packet,
+        mtu: u16,
+        push: Push,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Refusal> {
+        Refusal::unless_alive(packet.ttl)?;
+        let fragment = self.fit(frame, packet, push.mtu)?;
+        let ttl = self.decrement(frame, packet, packet.ttl);
+        self.clamp(frame, packet, mtu);
+        Ok(Verdict::ToUnderlay(Push { ttl, fragment, ..push }))
+    }
+}
+
+/// Checks the Ethernet header: gives the type of what it carries, and whom it was for.
+fn read_ethernet(port: &Port, frame: &Frame<'_>) -> Result<(u16, MacAddr), DropReason> {
+    let header: &[u8; ETHERNET_HEADER] = frame.bytes().first_chunk().ok_or(DropReason::TruncatedEthernet)?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+    let (dst, ethertype) = (MacAddr([d0, d1, d2, d3, d4, d5]), u16::from_be_bytes([t0, t1]));
+    if MacAddr([s0, s1, s2, s3, s4, s5]) != port.mac {
+        return Err(DropReason::SpoofedMac);
+    }
+    if ETHERTYPE_VLANS.contains(&ethertype) {
+        return Err(DropReason::Vlan);
+    }
+    if !matches!(ethertype, ETHERTYPE_ARP | ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
+        return Err(DropReason::UnknownEthertype);
+    }
+    Ok((ethertype, dst))
+}
+
+/// Reads the IP header, cuts padding, and checks what the virtio-net header says about the packet.
+fn read_ip(ethertype: u16, frame: &mut Frame<'_>) -> Result<Packet, DropReason> {
+    let packet = Packet::parse(frame.bytes())?;
+    if packet.is_v4() != (ethertype == ETHERTYPE_IPV4) {
+        return Err(DropReason::BadIpVersion);
+    }
+    frame.truncate(packet.len);
+    rewrite::check_offload(frame, &packet)?;
+    Ok(packet)
+}
+
+/// Everything that only addresses decide, most telling name first.
+fn check_addresses(
+    gateway: &Gateway,
+    port: &Port,
+    packet: &Packet,
+    dst_mac: MacAddr,
+    bytes: &[u8],
+) -> Result<(), DropReason> {
+    let to_group = icmp::is_group(packet.dst) || dst_mac.is_group();
+    let asks_dhcp = packet.protocol == UDP
+        && packet.ports(bytes).is_some_and(|(_, dst)| DHCP_PORTS.contains(&dst))
+        && (to_group || packet.src.is_unspecified());
+    if asks_dhcp {
+        return Err(DropReason::Dhcp);
+    }
+    // Listener reports and the like come from addresses that are not the port's.
+    if packet.dst.is_multicast() {
+        return Err(DropReason::Multicast);
+    }
+    let own_link_local = !packet.is_v4() && is_link_local(packet.src);
+    if !port.has(packet.src) && !own_link_local {
+        return Err(DropReason::SpoofedSource);
+    }
+    match (packet.dst, dst_mac) {
+        _ if to_group => Err(DropReason::Broadcast),
+        _ if dst_mac != gateway.mac => Err(DropReason::NotToGateway),
+        (IpAddr::V6(dst), _) if dst.is_unicast_link_local() => Ok(()),
+        (dst, _) if !icmp::is_host(dst) => Err(DropReason::MartianDestination),
+        _ => Ok(()),
+    }
+}

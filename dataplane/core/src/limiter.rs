@@ -1,0 +1,92 @@
+//! Token buckets for the packets that we make ourselves, so that no workload can turn us into a sender.
+
+use vrouter_types::PortId;
+
+/// Ports share a bucket with those whose ids are equal in the lower six bits.
+const PORTS: usize = 64;
+
+/// What kind of answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// ARP and neighbour discovery.
+    Neighbor,
+    /// Echo replies of the gateway.
+    Echo,
+    /// ICMP errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
+    Error,
+}
+
+impl Answer {
+    const COUNT: usize = 3;
+
+    /// Answers per second, and how many at once. Bounds of one worker.
+    const fn rate(self) -> (u64, u64) {
+        match self {
+            Answer::Neighbor => (200, 400),
+            Answer::Echo => (200, 400),
+            Answer::Error => (100, 100),
+        }
+    }
+}
+
+/// The buckets of one worker.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    buckets: Box<[Bucket]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    /// In thousandths of an answer.
+    tokens: u64,
+    filled_ms: u64,
+}
+
+impl Limiter {
+    pub(crate) fn new() -> Limiter {
+        // Far too many tokens: cut to a full bucket at first use.
+        Limiter { buckets: vec![Bucket { tokens: u64::MAX, filled_ms: 0 }; PORTS * Answer::COUNT].into() }
+    }
+
+    /// Whether one more answer may go out to, or on behalf of, this port.
+    pub(crate) fn allow(&mut self, answer: Answer, port: PortId, now_ms: u64) -> bool {
+        let index = answer as usize * PORTS + port.0 as usize % PORTS;
+        let Some(bucket) = self.buckets.get_mut(index) else { return false };
+        let (per_second, burst) = answer.rate();
+        let earned = now_ms.saturating_sub(bucket.filled_ms).saturating_mul(per_second);
+        bucket.tokens = bucket.tokens.saturating_add(earned).min(burst * 1000);
+        bucket.filled_ms = now_ms.max(bucket.filled_ms);
+        let allowed = bucket.tokens >= 1000;
+        if allowed {
+            bucket.tokens -= 1000;
+        }
+        allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burst(limiter: &mut Limiter, port: u32, now_ms: u64) -> usize {
+        (0..10_000).take_while(|_| limiter.allow(Answer::Error, PortId(port), now_ms)).count()
+    }
+
+    #[test]
+    fn a_burst_ends_and_the_rate_goes_on() {
+        let mut limiter = Limiter::new();
+        assert_eq!(burst(&mut limiter, 1, 5_000_000), 100);
+        assert_eq!(burst(&mut limiter, 1, 5_000_000), 0);
+        assert_eq!(burst(&mut limiter, 1, 5_000_050), 5);
+        assert_eq!(burst(&mut limiter, 1, 4_000_000), 0, "a clock that goes back earns nothing");
+        assert_eq!(burst(&mut limiter, 1, 9_000_000), 100);
+    }
+
+    #[test]
+    fn one_port_does_not_use_up_anothers_answers() {
+        let mut limiter = Limiter::new();
+        burst(&mut limiter, 1, 0);
+        assert!(limiter.allow(Answer::Error, PortId(2), 0));
+        assert!(limiter.allow(Answer::Neighbor, PortId(1), 0));
+    }
+}

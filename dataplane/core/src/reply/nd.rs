@@ -1,0 +1,112 @@
+//! Neighbour discovery for workloads (RFC 4861): every address is behind the gateway's MAC.
+//!
+//! ```text
+//!  0     1     2         4           8              24
+//!  | type| code| checksum| R S O …   | target       | options: type, length in eights, …
+//! ```
+//! Never answered: duplicate address detection (source unspecified, RFC 4862 §5.4.3), questions about the asker's
+//! own addresses, router solicitations (workloads are configured), advertisements.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{
+    ETHERNET_HEADER, ETHERTYPE_IPV6, Ends, icmp_checksum_is_right, put_ethernet, put_ip_around_icmp,
+};
+use crate::fib::{Gateway, Port};
+use crate::packet::{Fragment, IPV6_HEADER, Packet};
+use crate::state::ReplyBuffer;
+use crate::verdict::DropReason;
+
+const ROUTER_SOLICITATION: u8 = 133;
+const NEIGHBOR_SOLICITATION: u8 = 135;
+const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+const SOLICITATION_LEN: usize = 24;
+const ADVERTISEMENT_LEN: usize = 32;
+const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+const HOP_LIMIT: u8 = 255;
+const FROM_ROUTER: u8 = 0x80;
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
+
+/// A solicitation that deserves an answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Question {
+    asker: Ipv6Addr,
+    pub(crate) target: Ipv6Addr,
+}
+
+/// Whether this is a message of neighbour discovery.
+pub(crate) fn is_nd(packet: &Packet, bytes: &[u8]) -> bool {
+    !packet.is_v4()
+        && packet
+            .icmp(bytes)
+            .and_then(|message| message.first())
+            .is_some_and(|kind| (ROUTER_SOLICITATION..=REDIRECT).contains(kind))
+}
+
+/// Reads what a port asks. `bytes` begin at the IPv6 header.
+pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Question, DropReason> {
+    let message = packet.icmp(bytes).ok_or(DropReason::MalformedNd)?;
+    // RFC 4861 §6.1.1, §7.1.1; fragments: RFC 6980 §5.
+    let valid = packet.ttl == HOP_LIMIT && message.get(1) == Some(&0) && packet.fragment == Fragment::Whole;
+    let ends = Ends::new(packet.src, packet.dst).ok_or(DropReason::MalformedNd)?;
+    if !valid || !icmp_checksum_is_right(ends, message) {
+        return Err(DropReason::MalformedNd);
+    }
+    match message.first() {
+        Some(&NEIGHBOR_SOLICITATION) => {}
+        Some(&ROUTER_SOLICITATION) => return Err(DropReason::RouterSolicitation),
+        _ => return Err(DropReason::NdIgnored),
+    }
+    let (fixed, options) = message.split_first_chunk::<SOLICITATION_LEN>().ok_or(DropReason::MalformedNd)?;
+    let mut target = [0; 16];
+    target.copy_from_slice(&fixed[8..]);
+    let target = Ipv6Addr::from(target);
+    let IpAddr::V6(asker) = packet.src else { return Err(DropReason::MalformedNd) };
+    if target.is_multicast() || !options_are_sound(options) {
+        return Err(DropReason::MalformedNd);
+    }
+    if asker.is_unspecified() {
+        return Err(DropReason::DuplicateAddressProbe);
+    }
+    if !port.has(packet.src) && !asker.is_unicast_link_local() {
+        return Err(DropReason::SpoofedSource);
+    }
+    if asker == target || target.is_unspecified() || port.addresses.contains(&IpAddr::V6(target)) {
+        return Err(DropReason::NdIgnored);
+    }
+    Ok(Question { asker, target })
+}
+
+/// Writes the answer, an Ethernet frame for the port.
+pub(crate) fn answer(
+    reply: &mut ReplyBuffer,
+    gateway: &Gateway,
+    port: &Port,
+    question: Question,
+) -> Option<()> {
+    let frame = reply.start(ETHERNET_HEADER + IPV6_HEADER + ADVERTISEMENT_LEN, None)?;
+    put_ethernet(frame, port.mac, gateway.mac, ETHERTYPE_IPV6);
+    let packet = frame.get_mut(ETHERNET_HEADER..)?;
+    let message = packet.get_mut(IPV6_HEADER..)?.first_chunk_mut::<ADVERTISEMENT_LEN>()?;
+    message[0] = NEIGHBOR_ADVERTISEMENT;
+    // On behalf of others we advertise without override, and they are no routers (RFC 4861 §7.2.8).
+    message[4] = SOLICITED | if question.target == gateway.v6 { FROM_ROUTER | OVERRIDE } else { 0 };
+    message[8..24].copy_from_slice(&question.target.octets());
+    message[24..26].copy_from_slice(&[TARGET_LINK_LAYER_ADDRESS, 1]);
+    message[26..32].copy_from_slice(&gateway.mac.0);
+    put_ip_around_icmp(packet, Ends::V6 { src: gateway.v6, dst: question.asker }, 0, HOP_LIMIT);
+    Some(())
+}
+
+/// Whether every option has a length, and one that ends inside the message (RFC 4861 §7.1.1).
+fn options_are_sound(mut options: &[u8]) -> bool {
+    while let [_, eights, ..] = options {
+        match options.get(usize::from(*eights) * 8..) {
+            Some(rest) if *eights > 0 => options = rest,
+            _ => return false,
+        }
+    }
+    options.is_empty()
+}

@@ -1,0 +1,62 @@
+//! What a worker keeps between packets: the time it was told, the reply in hand, how many replies are still due.
+
+use std::sync::Arc;
+
+use crate::host_flows::HostFlows;
+use crate::limiter::Limiter;
+use crate::verdict::DropReason;
+
+/// An Ethernet header and the largest IP packet. The pages are touched only as far as replies reach.
+const REPLY_LEN: usize = 14 + 65_535;
+
+/// One worker's state. Nothing of it is shared but the host's flows.
+#[derive(Debug)]
+pub struct State {
+    /// The time, as milliseconds of a clock that does not go back. Told once per batch.
+    pub now_ms: u64,
+    /// Flows that the host began, the same for all workers.
+    pub host_flows: Arc<HostFlows>,
+    /// The packet to send after [`Verdict::Reply`](crate::Verdict::Reply).
+    pub reply: ReplyBuffer,
+    pub(crate) limiter: Limiter,
+}
+
+impl State {
+    /// The state of a worker that has seen no packet.
+    pub fn new(host_flows: Arc<HostFlows>) -> State {
+        State { now_ms: 0, host_flows, reply: ReplyBuffer::new(), limiter: Limiter::new() }
+    }
+}
+
+/// A packet of our own making.
+#[derive(Debug)]
+pub struct ReplyBuffer {
+    buffer: Box<[u8]>,
+    len: usize,
+    reason: Option<DropReason>,
+}
+
+impl ReplyBuffer {
+    fn new() -> ReplyBuffer {
+        ReplyBuffer { buffer: vec![0; REPLY_LEN].into(), len: 0, reason: None }
+    }
+
+    /// What to send; its checksums are complete.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Why the packet that this answers did not arrive, if it should have: an ICMP error is also a drop to be
+    /// counted. ARP, neighbour discovery and echo replies are none.
+    pub fn reason(&self) -> Option<DropReason> {
+        self.reason
+    }
+
+    /// Room for a reply of this length, zeroed; `None` where it is longer than any packet.
+    pub(crate) fn start(&mut self, len: usize, reason: Option<DropReason>) -> Option<&mut [u8]> {
+        let bytes = self.buffer.get_mut(..len)?;
+        bytes.fill(0);
+        (self.len, self.reason) = (len, reason);
+        Some(bytes)
+    }
+}
