@@ -1,9 +1,23 @@
 //! What the operator wants: the agent's configuration file, parsed and valid.
+//!
+//! Parsing is validating: whoever holds a [`Config`] need not check it again. All mistakes of a file are reported at
+//! once, each with its line and what to write instead. Unknown keys are mistakes, because a misspelt key that is
+//! silently ignored is found months later.
 
+mod document;
+mod sections;
+mod vrf;
+
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vrouter_types::{Asn, Encap, Prefix, RouteDistinguisher, RouteTarget};
+
+pub use document::{ConfigError, ConfigErrors};
+pub(crate) use sections::is_interface_name;
+
+use crate::Error;
 
 /// A valid configuration. The only way to make one is to parse a file, which checks all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,12 +32,51 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The tunnels' side.
     pub underlay: UnderlayConfig,
-    /// BGP; absent: this node stands alone.
-    pub bgp: Option<BgpConfig>,
+    /// BGP.
+    pub bgp: BgpConfig,
     /// The packet workers.
     pub dataplane: DataplaneConfig,
     /// The VRFs. Their index is their `VrfId`.
     pub vrfs: Vec<VrfConfig>,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(file: &Path) -> Result<Config, Error> {
+        let read_error = |source| Error::Io { action: "read", path: file.to_owned(), source };
+        let text = std::fs::read_to_string(file).map_err(read_error)?;
+        Config::parse(&text, file).map_err(Error::Config)
+    }
+
+    /// Checks a text; `file` is what messages call it. Reads the password files that it names.
+    pub fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
+        sections::parse(text, file)
+    }
+}
+
+/// One line per part, for `--check-config`.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let encapsulations: Vec<String> = self.underlay.encapsulations.iter().map(Encap::to_string).collect();
+        let source = match &self.underlay.source {
+            Some(UnderlaySource::Address(address)) => address.to_string(),
+            Some(UnderlaySource::Interface(interface)) => format!("the address of {interface}"),
+            None => "no tunnels".to_owned(),
+        };
+        writeln!(f, "  agent     {} at {}", self.name, self.socket.display())?;
+        writeln!(f, "  underlay  {source}, {}", encapsulations.join(" before "))?;
+        let neighbors = self.bgp.neighbors.len();
+        match self.bgp.asn {
+            Some(asn) => writeln!(f, "  bgp       AS {asn}, {} neighbor(s)", neighbors)?,
+            None => writeln!(f, "  bgp       none")?,
+        }
+        for vrf in &self.vrfs {
+            let pods: Vec<String> = vrf.pods.iter().map(Prefix::to_string).collect();
+            let default = if vrf.default { ", default" } else { "" };
+            writeln!(f, "  vrf       {} rd {} pods [{}]{default}", vrf.name, vrf.rd, pods.join(", "))?;
+        }
+        Ok(())
+    }
 }
 
 /// `[underlay]`.
@@ -49,8 +102,8 @@ pub enum UnderlaySource {
 /// `[bgp]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BgpConfig {
-    /// Our AS number.
-    pub asn: Asn,
+    /// Our AS number; absent: no sessions.
+    pub asn: Option<Asn>,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
     /// The hold time that we offer, in seconds; 0: none.
@@ -70,8 +123,8 @@ pub struct NeighborConfig {
     pub port: u16,
     /// Its AS number.
     pub asn: Asn,
-    /// A file whose first line is the TCP-MD5 key.
-    pub password_file: Option<PathBuf>,
+    /// The TCP-MD5 key (RFC 2385).
+    pub password: Option<Password>,
     /// Overrides `[bgp] hold-time`.
     pub hold_time: Option<u16>,
     /// Wait for it to connect.
@@ -82,8 +135,18 @@ pub struct NeighborConfig {
     pub description: Option<String>,
     /// For routes that name no encapsulation.
     pub default_encapsulation: Option<Encap>,
-    /// `vpnv4`, `vpnv6`, `rtc`; default: all three.
+    /// Which families to offer; default: all.
     pub families: Vec<FamilyName>,
+}
+
+/// A TCP-MD5 key. It never prints.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
 }
 
 /// An address family that a neighbor may be configured with.
@@ -119,20 +182,10 @@ pub struct VrfConfig {
     pub export: Vec<RouteTarget>,
     /// This node's pod addresses.
     pub pods: Vec<Prefix>,
-    /// Kubernetes namespaces that may use it, with `*`; absent: all.
+    /// Kubernetes namespaces that may use it, with `*` for any letters; absent: all.
     pub namespaces: Option<Vec<String>>,
     /// Whether pods that name no VRF join it.
     pub default: bool,
     /// Whether its workloads may open flows to the host.
     pub host_open: bool,
-}
-
-/// Everything that is wrong with a configuration file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<String>);
-
-impl std::fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
 }

@@ -185,7 +185,12 @@ pub enum Effect {
     /// Write the port to disk, durably.
     SavePort(Box<SavedPort>),
     /// Delete the port's file, durably.
-    ForgetPort(PortId),
+    ForgetPort {
+        /// The port.
+        port: PortId,
+        /// What its maker calls it.
+        key: PortKey,
+    },
     /// Serve the interface.
     OpenPort {
         /// The port.

@@ -1,0 +1,121 @@
+//! Desired state to forwarding state: what the overlay wants, as the snapshot that packets read.
+//!
+//! What did not change since the last snapshot is shared with it, not built again: a VRF by its revision, a port by
+//! its sequence, labels and the host's addresses by the revision of the ports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dataplane_core::fib::{Fib, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, Vrf};
+use vrouter_types::{PortId, VrfId};
+
+use crate::overlay::{self, Overlay, Target};
+
+/// Makes one snapshot after the other.
+#[derive(Debug, Default)]
+pub struct FibBuilder {
+    generation: u64,
+    vrfs: BTreeMap<VrfId, (u64, Arc<Vrf>)>,
+    ports: BTreeMap<PortId, (u64, Arc<Port>)>,
+    ports_revision: Option<u64>,
+    ilm: Ilm,
+    host: HostFib,
+}
+
+impl FibBuilder {
+    /// Nothing has been built yet.
+    pub fn new() -> FibBuilder {
+        FibBuilder::default()
+    }
+
+    /// What the overlay wants now.
+    pub fn build(&mut self, overlay: &Overlay) -> Arc<Fib> {
+        self.generation += 1;
+        if self.ports_revision != Some(overlay.ports_revision()) {
+            self.rebuild_ports(overlay);
+            self.ports_revision = Some(overlay.ports_revision());
+        }
+        let mut fib = Fib {
+            generation: self.generation,
+            ilm: self.ilm.clone(),
+            host: self.host.clone(),
+            sources: sources(overlay),
+            ..Fib::new()
+        };
+        self.ports.values().for_each(|(_, port)| fib.insert_port(Arc::clone(port)));
+        overlay.vrfs().iter().for_each(|vrf| fib.insert_vrf(self.vrf(overlay, vrf)));
+        for tunnel in overlay.tunnels() {
+            let overlay::Tunnel { id, remote, encap, mtu, .. } = tunnel;
+            fib.insert_tunnel(id, Tunnel { remote, encap, mtu });
+        }
+        Arc::new(fib)
+    }
+
+    /// Only ports in service: nobody has a way to one that waits.
+    fn rebuild_ports(&mut self, overlay: &Overlay) {
+        let mut old = std::mem::take(&mut self.ports);
+        self.ilm = Ilm::new();
+        for port in overlay.ports().filter(|port| port.is_up()) {
+            let (id, sequence) = (port.saved.port, port.saved.sequence);
+            let entry = match old.remove(&id) {
+                Some(entry) if entry.0 == sequence => entry,
+                _ => (sequence, Arc::new(fib_port(port))),
+            };
+            self.ports.insert(id, entry);
+            self.ilm.insert(port.saved.label, id);
+        }
+        self.host = HostFib::new();
+        overlay.host_addresses().for_each(|(address, port)| {
+            self.host.insert(address, port);
+        });
+    }
+
+    fn vrf(&mut self, overlay: &Overlay, vrf: &overlay::Vrf) -> Arc<Vrf> {
+        if let Some((revision, built)) = self.vrfs.get(&vrf.id)
+            && *revision == vrf.revision
+        {
+            return Arc::clone(built);
+        }
+        let mut routes = RouteTable::new();
+        for entry in overlay.routes(vrf.id) {
+            routes.insert(entry.prefix, fib_route(&entry.target));
+        }
+        let built = Arc::new(Vrf {
+            id: vrf.id,
+            name: vrf.config.name.clone(),
+            routes,
+            host_open: vrf.config.host_open,
+        });
+        self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
+        built
+    }
+}
+
+fn fib_port(port: &overlay::Port) -> Port {
+    let saved = &port.saved;
+    Port {
+        id: saved.port,
+        vrf: port.vrf,
+        mac: saved.request.mac,
+        addresses: saved.addresses.clone(),
+        prefixes: saved.request.prefixes.clone(),
+        mtu: saved.mtu,
+    }
+}
+
+fn fib_route(target: &Target) -> Route {
+    match target {
+        Target::Port(port) => Route::Port(*port),
+        Target::Host => Route::Host,
+        Target::Tunnels(hops) => {
+            Route::Tunnel(hops.iter().map(|(tunnel, label)| Hop { tunnel: *tunnel, label: *label }).collect())
+        }
+    }
+}
+
+fn sources(overlay: &Overlay) -> Sources {
+    let mut sources = Sources::new();
+    overlay.provider_edges().for_each(|address| sources.insert(address));
+    overlay.accept_from().iter().for_each(|prefix| sources.insert_prefix(*prefix));
+    sources
+}

@@ -1,43 +1,136 @@
 //! Desired state: events in, effects out.
 //!
 //! [`Overlay::apply`] is the only place where something is decided, and it is a function of the events so far: no
-//! clock, no file, no socket. What it wants done it returns, in the order in which it must be done.
+//! clock, no file, no socket. What it wants done it returns, in the order in which it must be done:
+//!
+//! ```text
+//!   attach   SaveLabels?  SavePort  OpenPort  PublishFib  AddHostRoute…  Originate…  Answer
+//!   detach   Withdraw…  RemoveHostRoute…  PublishFib  ClosePort  ForgetPort  Answer
+//! ```
+//! A label is therefore advertised only after the forwarding state that serves it, and an answer given only after all
+//! of it. If an effect fails, the rest comes back with [`Event::EffectFailed`], and what was half done is undone.
+//!
+//! Ports that do not forward ([`PortState::Waiting`]) keep their number, label and addresses, but have no routes: an
+//! address that has moved to another provider edge must be reachable there.
 
+mod admission;
+mod failure;
+mod host;
+mod ports;
+mod restore;
+mod routes;
 mod state;
+mod tunnels;
+mod underlay;
 
 pub use state::{Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use agent_api::{PoolUse, PortKey};
-use vrouter_types::{Encap, Label, PortId, Prefix, VrfId};
+use vrouter_types::{Encap, EncapSet, Label, PortId, Prefix, VrfId};
 
 use crate::config::Config;
-use crate::event::{Effect, Event, Underlay};
-use crate::labels::LabelUse;
+use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay};
+use crate::labels::{LabelPool, LabelUse};
+use tunnels::Tunnels;
 
 /// All of it.
 #[derive(Debug)]
 pub struct Overlay {
     config: Arc<Config>,
+    /// What `config.underlay.encapsulations` names, as a set.
+    encaps: EncapSet,
+    now: Millis,
+    boot_id: String,
     vrfs: Vec<Vrf>,
     ports: BTreeMap<PortId, Port>,
     keys: BTreeMap<PortKey, PortId>,
+    /// Saved ports that cannot be served, and why. Their numbers and labels are not given away.
+    orphans: BTreeMap<PortKey, (SavedPort, String)>,
+    /// Ports that are gone but whose files could not be deleted.
+    unforgotten: BTreeMap<PortKey, PortId>,
+    /// The attach whose effects are being performed: what to undo if one fails.
+    attaching: Option<(CallId, PortId)>,
+    next_port: u32,
+    next_sequence: u64,
+    labels: LabelPool,
+    tunnels: Tunnels,
+    /// Every address that a port in service has, with those ports.
+    host: BTreeMap<IpAddr, BTreeSet<PortId>>,
+    /// Addresses whose host route the kernel did not take, and why.
+    host_failures: BTreeMap<IpAddr, String>,
     underlay: Option<Underlay>,
+    /// Our end of the tunnels as it last was.
+    next_hop: IpAddr,
+    underlay_failure: Option<String>,
+    /// Changes with each change to ports or labels in service.
+    ports_revision: u64,
 }
 
 impl Overlay {
     /// Nothing but what the configuration says.
     pub fn new(config: Arc<Config>) -> Overlay {
-        let vrfs = Vec::new();
-        Overlay { config, vrfs, ports: BTreeMap::new(), keys: BTreeMap::new(), underlay: None }
+        let vrfs = (0..).zip(&config.vrfs).map(|(id, vrf)| Vrf::new(VrfId(id), vrf.clone())).collect();
+        Overlay {
+            encaps: config.underlay.encapsulations.iter().copied().collect(),
+            now: Millis::default(),
+            boot_id: String::new(),
+            vrfs,
+            ports: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            unforgotten: BTreeMap::new(),
+            attaching: None,
+            next_port: 0,
+            next_sequence: 0,
+            labels: LabelPool::new(),
+            tunnels: Tunnels::default(),
+            host: BTreeMap::new(),
+            host_failures: BTreeMap::new(),
+            underlay: None,
+            next_hop: underlay::first_next_hop(&config),
+            underlay_failure: None,
+            ports_revision: 0,
+            config,
+        }
     }
 
     /// Decides what an event means.
-    pub fn apply(&mut self, _event: Event) -> Vec<Effect> {
-        Vec::new()
+    pub fn apply(&mut self, event: Event) -> Vec<Effect> {
+        if !matches!(event, Event::EffectFailed { .. }) {
+            self.attaching = None;
+        }
+        match event {
+            Event::Restore(restore) => self.restore(restore),
+            Event::Attach { call, request, now } => {
+                self.now = now;
+                self.attach(call, request)
+            }
+            Event::Detach { call, request, now } => {
+                self.now = now;
+                self.detach(call, &request.key)
+            }
+            Event::Spooled { file, key, now } => {
+                self.now = now;
+                self.detach_spooled(file, &key)
+            }
+            Event::Check { call, request } => self.check(call, &request),
+            Event::Routes(routes) => self.import(routes),
+            Event::Underlay(underlay) => self.set_underlay(underlay),
+            Event::LinkAdded(name) => self.link_added(&name),
+            Event::LinkRemoved(name) => self.link_removed(&name),
+            Event::EffectFailed { failed, error, undone, now } => {
+                self.now = now;
+                self.effect_failed(failed, error, undone)
+            }
+            Event::Tick { now } => {
+                self.now = now;
+                self.tick()
+            }
+        }
     }
 
     /// The configuration.
@@ -52,7 +145,7 @@ impl Overlay {
 
     /// The VRF of this number.
     pub fn vrf(&self, id: VrfId) -> Option<&Vrf> {
-        self.vrfs.get(usize::try_from(id.0).ok()?)
+        self.vrfs.get(id.0 as usize)
     }
 
     /// The VRF of this name.
@@ -61,13 +154,13 @@ impl Overlay {
     }
 
     /// What is used of the VRF's pod ranges.
-    pub fn pool_use(&self, _vrf: VrfId) -> Vec<PoolUse> {
-        Vec::new()
+    pub fn pool_use(&self, vrf: VrfId) -> Vec<PoolUse> {
+        self.vrf(vrf).map_or_else(Vec::new, |vrf| vrf.pool.pool_use(vrf.addresses.keys().copied()))
     }
 
     /// The VRF's routes as they forward, by prefix.
-    pub fn routes(&self, _vrf: VrfId) -> Vec<RouteEntry> {
-        Vec::new()
+    pub fn routes(&self, vrf: VrfId) -> impl Iterator<Item = &RouteEntry> {
+        self.vrf(vrf).into_iter().flat_map(|vrf| vrf.routes.values())
     }
 
     /// The ports in order of their numbers.
@@ -85,19 +178,32 @@ impl Overlay {
         self.ports.get(self.keys.get(key)?)
     }
 
-    /// The port whose address this is for the host.
-    pub fn host_owner(&self, _address: IpAddr) -> Option<PortId> {
-        None
+    /// Changes whenever a port or label in service does.
+    pub fn ports_revision(&self) -> u64 {
+        self.ports_revision
     }
 
     /// Labels in use or resting, in order of their values.
-    pub fn labels(&self) -> Vec<(Label, LabelUse)> {
-        Vec::new()
+    pub fn labels(&self) -> impl Iterator<Item = (Label, LabelUse)> {
+        self.labels.iter()
     }
 
     /// Tunnels that a route leads through, in order of their numbers.
-    pub fn tunnels(&self) -> Vec<Tunnel> {
-        Vec::new()
+    pub fn tunnels(&self) -> impl Iterator<Item = Tunnel> {
+        self.tunnels.iter().map(|mut tunnel| {
+            tunnel.mtu = self.tunnel_mtu(tunnel.remote, tunnel.encap);
+            tunnel
+        })
+    }
+
+    /// Provider edges that routes taught us.
+    pub fn provider_edges(&self) -> impl Iterator<Item = IpAddr> {
+        self.tunnels.provider_edges()
+    }
+
+    /// Prefixes of provider edges that the operator named.
+    pub fn accept_from(&self) -> &[Prefix] {
+        &self.config.underlay.accept_from
     }
 
     /// The way to the other provider edges, when there is one.
@@ -107,16 +213,47 @@ impl Overlay {
 
     /// What is wrong and a person should know, a sentence each.
     pub fn problems(&self) -> Vec<String> {
-        Vec::new()
+        let mut problems = Vec::new();
+        if self.config.underlay.source.is_some() && self.underlay.is_none() {
+            problems.push("no uplink: the underlay address is not on any interface that is up".to_owned());
+        }
+        problems.extend(self.underlay_failure.iter().map(|why| format!("tunnels do not work: {why}")));
+        let orphan =
+            |(key, (_, why)): (&PortKey, &(SavedPort, String))| format!("port {key} is not served: {why}");
+        problems.extend(self.orphans.iter().map(orphan));
+        for port in self.ports.values() {
+            if let PortState::Waiting(why) = &port.state {
+                problems.push(format!("port {} waits: {why}", port.saved.request.key));
+            }
+        }
+        let unreachable =
+            |(address, why): (&IpAddr, &String)| format!("the host cannot reach {address}: {why}");
+        problems.extend(self.host_failures.iter().map(unreachable));
+        let unforgotten = |key| format!("the state file of {key}, which is gone, could not be deleted");
+        problems.extend(self.unforgotten.keys().map(unforgotten));
+        problems
     }
 
-    /// The largest inner packet to this provider edge, which is what the underlay leaves.
-    pub fn tunnel_mtu(&self, _remote: IpAddr, _encap: Encap) -> u16 {
-        0
+    /// Time passed: labels rest, and what failed is tried again.
+    fn tick(&mut self) -> Vec<Effect> {
+        self.labels.tick(self.now);
+        let unforgotten = std::mem::take(&mut self.unforgotten).into_iter();
+        let mut effects: Vec<Effect> =
+            unforgotten.map(|(key, port)| Effect::ForgetPort { port, key }).collect();
+        effects.extend(self.retry_ports());
+        if self.underlay_failure.is_some() {
+            effects.push(Effect::SetUnderlay(self.underlay.as_ref().map(|underlay| underlay.address)));
+            self.underlay_failure = None;
+        }
+        effects
     }
+}
 
-    /// Prefixes of provider edges that no route taught us.
-    pub fn accept_from(&self) -> &[Prefix] {
-        &self.config.underlay.accept_from
+/// Encapsulations in the operator's order.
+fn preferred(order: &[Encap], named: EncapSet) -> Option<Encap> {
+    if named.is_empty() {
+        order.first().copied()
+    } else {
+        order.iter().copied().find(|encap| named.contains(*encap))
     }
 }

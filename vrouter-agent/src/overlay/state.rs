@@ -1,12 +1,15 @@
 //! The parts that the overlay is made of, as others may read them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use dataplane_core::TunnelId;
+use agent_api::AttachedPort;
+use dataplane_core::{Gateway, TunnelId};
 use vrouter_types::{Encap, Label, PortId, Prefix, VrfId};
 
 use crate::config::VrfConfig;
-use crate::event::SavedPort;
+use crate::event::{Millis, SavedPort, VrfPath};
+use crate::ipam::AddressPool;
 
 /// A VRF.
 #[derive(Debug, Clone)]
@@ -15,6 +18,32 @@ pub struct Vrf {
     pub id: VrfId,
     /// What the operator says of it.
     pub config: VrfConfig,
+    /// Changes with each change to its routes.
+    pub revision: u64,
+    pub(super) pool: AddressPool,
+    /// Who has which address, ports that wait included.
+    pub(super) addresses: BTreeMap<IpAddr, PortId>,
+    /// Addresses and prefixes of ports in service.
+    pub(super) locals: BTreeMap<Prefix, PortId>,
+    /// What BGP says.
+    pub(super) imported: BTreeMap<Prefix, Vec<VrfPath>>,
+    /// What follows from these, and forwards.
+    pub(super) routes: BTreeMap<Prefix, RouteEntry>,
+}
+
+impl Vrf {
+    pub(super) fn new(id: VrfId, config: VrfConfig) -> Vrf {
+        Vrf {
+            id,
+            revision: 0,
+            pool: AddressPool::new(&config.pods),
+            addresses: BTreeMap::new(),
+            locals: BTreeMap::new(),
+            imported: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            config,
+        }
+    }
 }
 
 /// A port.
@@ -26,6 +55,36 @@ pub struct Port {
     pub vrf: VrfId,
     /// Whether it forwards.
     pub state: PortState,
+    /// When a port that waits is tried again, and how long after that.
+    pub(super) retry: (Millis, u64),
+}
+
+impl Port {
+    /// Whether it forwards.
+    pub fn is_up(&self) -> bool {
+        self.state == PortState::Up
+    }
+
+    /// Its addresses and the prefixes behind it, as routes.
+    pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
+        let addresses = self.saved.addresses.iter().copied().map(Prefix::host);
+        addresses.chain(self.saved.request.prefixes.iter().copied())
+    }
+
+    /// What its maker was told.
+    pub fn attached(&self) -> AttachedPort {
+        let gateway = Gateway::default();
+        AttachedPort {
+            port: self.saved.port,
+            vrf: self.saved.vrf.clone(),
+            label: self.saved.label,
+            addresses: self.saved.addresses.clone(),
+            mtu: self.saved.mtu,
+            gateway4: gateway.v4,
+            gateway6: gateway.v6,
+            gateway_mac: gateway.mac,
+        }
+    }
 }
 
 /// Whether a port forwards.
@@ -55,7 +114,7 @@ pub enum Protocol {
     Local,
     /// BGP: another provider edge, or another VRF of this node.
     Bgp,
-    /// The configuration: the pod range, the host.
+    /// The node itself.
     Connected,
 }
 
@@ -68,8 +127,6 @@ pub enum Target {
     Tunnels(Vec<(TunnelId, Label)>),
     /// To the host.
     Host,
-    /// Nowhere: an address of ours that nobody has.
-    Discard,
 }
 
 /// A tunnel that a route leads through.

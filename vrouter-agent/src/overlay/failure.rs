@@ -1,0 +1,105 @@
+//! An effect failed: what was half done is undone, what does not depend on it goes on.
+
+use agent_api::{ApiError, ErrorKind};
+use vrouter_types::PortId;
+
+use super::Overlay;
+use crate::event::{CallId, Effect};
+
+impl Overlay {
+    pub(super) fn effect_failed(
+        &mut self,
+        failed: Effect,
+        error: ApiError,
+        undone: Vec<Effect>,
+    ) -> Vec<Effect> {
+        match &failed {
+            // Lost for now, not worth losing a port for. Said in `problems`.
+            Effect::AddHostRoute(address) => {
+                self.host_failures.insert(*address, error.message);
+                return undone;
+            }
+            Effect::SetUnderlay(_) => {
+                self.underlay_failure = Some(error.message);
+                return undone;
+            }
+            // Steps of a way down: the way down goes on.
+            Effect::RemoveHostRoute(_)
+            | Effect::Withdraw(_)
+            | Effect::ClosePort(_)
+            | Effect::PublishFib { .. } => {
+                return undone;
+            }
+            Effect::ForgetPort { port, key } => {
+                self.unforgotten.insert(key.clone(), *port);
+                let error =
+                    ApiError::new(ErrorKind::Internal, format!("port {key} no longer forwards, but {error}"));
+                return match self.attaching.take() {
+                    Some((call, id)) => self.undo_attach(call, id, error, &undone),
+                    None => forget_failed(undone, &error),
+                };
+            }
+            // The file is read again later, and the port is gone by then.
+            Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
+            Effect::OpenPort { .. }
+            | Effect::SaveLabels { .. }
+            | Effect::SavePort(_)
+            | Effect::Originate(_) => {}
+        }
+        match self.attaching.take() {
+            Some((call, id)) => self.undo_attach(call, id, error, &undone),
+            None => self.go_on(&failed, error, undone),
+        }
+    }
+
+    /// The port that was being attached goes, and its caller hears why. Whatever else was to be done is done.
+    fn undo_attach(&mut self, call: CallId, id: PortId, error: ApiError, undone: &[Effect]) -> Vec<Effect> {
+        let Some(key) = self.ports.get(&id).map(|port| port.saved.request.key.clone()) else {
+            return Vec::new();
+        };
+        let pending = |effect: &&Effect| matches!(effect, Effect::ForgetPort { .. });
+        let mut effects: Vec<Effect> = undone.iter().filter(pending).cloned().collect();
+        effects.extend(self.remove(&key));
+        effects.push(Effect::Answer { call, answer: Err(error) });
+        effects
+    }
+
+    /// A port that was there before could not be put into service: it waits, the others go on.
+    fn go_on(&mut self, failed: &Effect, error: ApiError, undone: Vec<Effect>) -> Vec<Effect> {
+        let Effect::OpenPort { port: id, .. } = failed else { return answered(undone, &error) };
+        let ids = self.addresses_and_label(*id);
+        let mut effects = self.take_down(*id);
+        self.wait(*id, error.message.clone());
+        let concerns = |effect: &Effect| match (effect, &ids) {
+            (Effect::Originate(route), Some((label, _))) => route.label == *label,
+            (Effect::AddHostRoute(address), Some((_, addresses))) => {
+                addresses.contains(address) && self.host_owner(*address).is_none()
+            }
+            _ => false,
+        };
+        let rest = undone.into_iter().filter(|effect| !concerns(effect)).collect();
+        effects.extend(answered(rest, &error));
+        effects
+    }
+
+    fn addresses_and_label(&self, id: PortId) -> Option<(vrouter_types::Label, Vec<std::net::IpAddr>)> {
+        let port = self.ports.get(&id)?;
+        Some((port.saved.label, port.saved.addresses.clone()))
+    }
+}
+
+/// The port is gone but its file is not: its number is not given away, and deleting is tried again, now and then and
+/// whenever the caller asks again. Until then the caller is not told that it is done, nor is a spooled DEL.
+fn forget_failed(undone: Vec<Effect>, error: &ApiError) -> Vec<Effect> {
+    let spooled = |effect: &Effect| matches!(effect, Effect::RemoveSpooled { .. });
+    answered(undone.into_iter().filter(|effect| !spooled(effect)).collect(), error)
+}
+
+/// Turns the answers among the effects into refusals.
+fn answered(effects: Vec<Effect>, error: &ApiError) -> Vec<Effect> {
+    let refuse = |effect| match effect {
+        Effect::Answer { call, .. } => Effect::Answer { call, answer: Err(error.clone()) },
+        effect => effect,
+    };
+    effects.into_iter().map(refuse).collect()
+}

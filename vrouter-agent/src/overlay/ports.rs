@@ -1,0 +1,317 @@
+//! Ports come and go.
+
+use agent_api::{ApiError, AttachPort, DetachedPort, ErrorKind, PortKey, PortKind};
+use vrouter_types::{Label, PortId, Prefix, VpnPrefix, VrfId};
+
+use super::{Overlay, Port, PortState};
+use crate::event::{Answer, CallId, Effect, Millis, SavedPort};
+
+/// Numbers go round, so that packets in flight for a port that went never meet the next one; this many bounds the
+/// forwarding state.
+pub(super) const MAX_PORTS: u32 = 4096;
+const FIRST_RETRY: u64 = 2_000;
+const LAST_RETRY: u64 = 60_000;
+
+impl Overlay {
+    pub(super) fn attach(&mut self, call: CallId, request: AttachPort) -> Vec<Effect> {
+        match self.try_attach(call, request) {
+            Ok(effects) => effects,
+            Err(error) => vec![Effect::Answer { call, answer: Err(error) }],
+        }
+    }
+
+    fn try_attach(&mut self, call: CallId, request: AttachPort) -> Result<Vec<Effect>, ApiError> {
+        self.check_request(&request)?;
+        let vrf = self.choose_vrf(&request)?;
+        if let Some(port) = self.port_by_key(&request.key) {
+            if port.saved.request == request && port.vrf == vrf {
+                return Ok(self.attach_again(call, port.saved.port));
+            }
+            if port.saved.request.kind != request.kind {
+                let message = format!("port {} exists and is of another kind; detach it first", request.key);
+                return Err(ApiError::new(ErrorKind::Conflict, message));
+            }
+        }
+        self.check_free(&request, vrf)?;
+        // Nothing can be refused from here on but for want of an address, a label or a number.
+        let mut effects = self.remove(&request.key);
+        match self.make(request, vrf) {
+            Ok((port, cursor)) => {
+                let id = port.saved.port;
+                self.attaching = Some((call, id));
+                effects.extend(cursor.map(|cursor| Effect::SaveLabels { cursor }));
+                effects.push(Effect::SavePort(Box::new(port.saved.clone())));
+                let attached = port.attached();
+                self.insert(port);
+                effects.extend(self.bring_up(id));
+                effects.push(Effect::Answer { call, answer: Ok(Answer::Attached(attached)) });
+            }
+            Err(error) => effects.push(Effect::Answer { call, answer: Err(error) }),
+        }
+        Ok(effects)
+    }
+
+    /// The same call again: the same answer, once the port forwards.
+    fn attach_again(&mut self, call: CallId, id: PortId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let Some(port) = self.ports.get(&id) else { return effects };
+        let attached = port.attached();
+        if !port.is_up() {
+            effects = self.bring_up(id);
+        }
+        effects.push(Effect::Answer { call, answer: Ok(Answer::Attached(attached)) });
+        effects
+    }
+
+    pub(super) fn check(&self, call: CallId, request: &AttachPort) -> Vec<Effect> {
+        let refuse = |kind, message: String| Err(ApiError::new(kind, message));
+        let key = &request.key;
+        let answer = match self.port_by_key(key) {
+            None => refuse(ErrorKind::NotFound, format!("there is no port {key}")),
+            Some(Port { state: PortState::Waiting(why), .. }) => {
+                refuse(ErrorKind::Unavailable, format!("port {key} does not forward: {why}"))
+            }
+            Some(port) => match differs(&port.saved, request) {
+                Some(what) => {
+                    refuse(ErrorKind::Conflict, format!("port {key} was attached with another {what}"))
+                }
+                None => Ok(Answer::Attached(port.attached())),
+            },
+        };
+        vec![Effect::Answer { call, answer }]
+    }
+
+    pub(super) fn detach(&mut self, call: CallId, key: &PortKey) -> Vec<Effect> {
+        let host_interface = self.host_interface(key);
+        let answer = DetachedPort { existed: host_interface.is_some(), host_interface };
+        let mut effects = self.remove(key);
+        effects.push(Effect::Answer { call, answer: Ok(Answer::Detached(answer)) });
+        effects
+    }
+
+    pub(super) fn detach_spooled(&mut self, file: String, key: &PortKey) -> Vec<Effect> {
+        let mut effects = self.remove(key);
+        effects.push(Effect::RemoveSpooled { file });
+        effects
+    }
+
+    fn host_interface(&self, key: &PortKey) -> Option<String> {
+        let live = self.port_by_key(key).map(|port| &port.saved);
+        let saved = live.or_else(|| self.orphans.get(key).map(|(saved, _)| saved))?;
+        Some(saved.request.host_interface.clone())
+    }
+
+    /// Takes the port away, whatever state it is in.
+    pub(super) fn remove(&mut self, key: &PortKey) -> Vec<Effect> {
+        let forget = |port| Effect::ForgetPort { port, key: key.clone() };
+        let mut effects: Vec<Effect> = self.unforgotten.remove(key).map(forget).into_iter().collect();
+        if let Some((saved, _)) = self.orphans.remove(key) {
+            self.labels.release(saved.label, self.now);
+            effects.push(forget(saved.port));
+        }
+        let Some(id) = self.keys.get(key).copied() else { return effects };
+        effects.extend(self.take_down(id));
+        self.keys.remove(key);
+        let Some(port) = self.ports.remove(&id) else { return effects };
+        if let Some(vrf) = self.vrfs.get_mut(port.vrf.0 as usize) {
+            port.saved.addresses.iter().for_each(|address| {
+                vrf.addresses.remove(address);
+            });
+        }
+        self.labels.release(port.saved.label, self.now);
+        effects.push(forget(id));
+        effects
+    }
+
+    /// A new port with all that is its own, but not yet in any table.
+    fn make(&mut self, request: AttachPort, vrf: VrfId) -> Result<(Port, Option<Label>), ApiError> {
+        let exhausted = |message: String| ApiError::new(ErrorKind::Exhausted, message);
+        let id = self
+            .free_number()
+            .ok_or_else(|| exhausted(format!("all {MAX_PORTS} ports of this node are in use")))?;
+        let behind: Vec<Prefix> = self
+            .ports
+            .values()
+            .filter(|port| port.vrf == vrf)
+            .flat_map(|port| port.saved.request.prefixes.iter().copied())
+            .collect();
+        let vrf_state = self
+            .vrfs
+            .get_mut(vrf.0 as usize)
+            .ok_or_else(|| ApiError::new(ErrorKind::Internal, "no such VRF"))?;
+        let name = vrf_state.config.name.clone();
+        let mut addresses = request.addresses.clone();
+        if addresses.is_empty() {
+            let used = |address| {
+                vrf_state.addresses.contains_key(&address)
+                    || behind.iter().any(|prefix| prefix.contains(address))
+            };
+            addresses = vrf_state.pool.allocate(used).map_err(|error| {
+                exhausted(format!("VRF {name:?}: {error}; delete pods there, or add a range to its pods"))
+            })?;
+        }
+        if addresses.is_empty() {
+            let message = format!(
+                "VRF {name:?} has no pods range to take an address from; add pods to its \
+                                   configuration, or ipam to the CNI configuration"
+            );
+            return Err(exhausted(message));
+        }
+        addresses.sort_by_key(std::net::IpAddr::is_ipv6);
+        let (label, cursor) = self.labels.allocate(id).map_err(|error| exhausted(error.to_string()))?;
+        let mtu = self.workload_mtu(request.mtu, addresses.iter().any(std::net::IpAddr::is_ipv6));
+        let (sequence, boot_id) = (self.next_sequence, self.boot_id.clone());
+        let saved = SavedPort { port: id, label, vrf: name, addresses, mtu, sequence, boot_id, request };
+        self.next_port = (id.0 + 1) % MAX_PORTS;
+        self.next_sequence += 1;
+        let state = PortState::Waiting("not yet opened".to_owned());
+        Ok((Port { saved, vrf, state, retry: (Millis::default(), FIRST_RETRY) }, cursor))
+    }
+
+    /// Puts a port in the tables. It has no routes yet.
+    pub(super) fn insert(&mut self, port: Port) {
+        let id = port.saved.port;
+        if let Some(vrf) = self.vrfs.get_mut(port.vrf.0 as usize) {
+            for address in &port.saved.addresses {
+                vrf.addresses.insert(*address, id);
+                vrf.pool.taken(*address);
+            }
+        }
+        self.keys.insert(port.saved.request.key.clone(), id);
+        self.ports.insert(id, port);
+    }
+
+    /// Puts a port into service: its interface, then forwarding, then the world.
+    pub(super) fn bring_up(&mut self, id: PortId) -> Vec<Effect> {
+        let Some(open) = self.open(id) else { return Vec::new() };
+        let mut effects = vec![open, Effect::PublishFib { soon: false }];
+        effects.extend(self.announce(id));
+        effects
+    }
+
+    /// The first half of [`Overlay::bring_up`]: the port is up, and its interface is to be opened.
+    pub(super) fn open(&mut self, id: PortId) -> Option<Effect> {
+        let port = self.ports.get_mut(&id)?;
+        port.state = PortState::Up;
+        let interface = port.saved.request.host_interface.clone();
+        let (vrf, prefixes) = (port.vrf, port.prefixes().collect::<Vec<_>>());
+        for prefix in prefixes {
+            if let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) {
+                vrf.locals.insert(prefix, id);
+            }
+            self.refresh(vrf, prefix);
+        }
+        self.ports_revision += 1;
+        Some(Effect::OpenPort { port: id, interface })
+    }
+
+    /// The second half: the host and the other provider edges may use it.
+    pub(super) fn announce(&mut self, id: PortId) -> Vec<Effect> {
+        let Some(port) = self.ports.get(&id) else { return Vec::new() };
+        let originate: Vec<Effect> = self.advertised(port).into_iter().map(Effect::Originate).collect();
+        let addresses = port.saved.addresses.clone();
+        let mut effects = self.join_host(id, &addresses);
+        effects.extend(originate);
+        effects
+    }
+
+    /// Takes a port out of service: the world, then forwarding, then its interface. It keeps what is its own.
+    pub(super) fn take_down(&mut self, id: PortId) -> Vec<Effect> {
+        let Some(port) = self.ports.get(&id) else { return Vec::new() };
+        if !port.is_up() {
+            return Vec::new();
+        }
+        let (vrf, prefixes) = (port.vrf, port.prefixes().collect::<Vec<_>>());
+        let addresses = port.saved.addresses.clone();
+        let rd = self.vrf(vrf).map(|vrf| vrf.config.rd);
+        let withdraw = |prefix| rd.map(|rd| Effect::Withdraw(VpnPrefix { rd, prefix }));
+        let mut effects: Vec<Effect> = prefixes.iter().copied().filter_map(withdraw).collect();
+        effects.extend(self.leave_host(id, &addresses));
+        for prefix in prefixes {
+            if let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) {
+                vrf.locals.remove(&prefix);
+            }
+            self.refresh(vrf, prefix);
+        }
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.state = PortState::Waiting("being taken down".to_owned());
+        }
+        self.ports_revision += 1;
+        effects.extend([Effect::PublishFib { soon: false }, Effect::ClosePort(id)]);
+        effects
+    }
+
+    /// An interface of the host appeared: ports that wait for it go into service.
+    pub(super) fn link_added(&mut self, name: &str) -> Vec<Effect> {
+        let waits = |port: &&Port| !port.is_up() && port.saved.request.host_interface == name;
+        let ids: Vec<PortId> = self.ports.values().filter(waits).map(|port| port.saved.port).collect();
+        ids.iter().for_each(|id| self.reset_retry(*id));
+        ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
+    }
+
+    /// An interface of the host went: its port has no routes until it is back.
+    pub(super) fn link_removed(&mut self, name: &str) -> Vec<Effect> {
+        let had = |port: &&Port| port.is_up() && port.saved.request.host_interface == name;
+        let ids: Vec<PortId> = self.ports.values().filter(had).map(|port| port.saved.port).collect();
+        let mut effects = Vec::new();
+        for id in ids {
+            effects.extend(self.take_down(id));
+            self.reset_retry(id);
+            self.wait(id, format!("interface {name} is gone"));
+        }
+        effects
+    }
+
+    /// The port waits, for this reason, and is tried again later and later.
+    pub(super) fn wait(&mut self, id: PortId, why: String) {
+        let now = self.now.0;
+        if let Some(port) = self.ports.get_mut(&id) {
+            let (_, delay) = port.retry;
+            port.retry = (Millis(now + delay), (delay * 2).min(LAST_RETRY));
+            port.state = PortState::Waiting(why);
+        }
+    }
+
+    fn reset_retry(&mut self, id: PortId) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.retry.1 = FIRST_RETRY;
+        }
+    }
+
+    /// Ports that wait and whose time has come.
+    pub(super) fn retry_ports(&mut self) -> Vec<Effect> {
+        let due = |port: &&Port| !port.is_up() && port.retry.0 <= self.now;
+        let ids: Vec<PortId> = self.ports.values().filter(due).map(|port| port.saved.port).collect();
+        ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
+    }
+
+    fn free_number(&self) -> Option<PortId> {
+        let taken = |id: &PortId| {
+            self.ports.contains_key(id)
+                || self.orphans.values().any(|(saved, _)| saved.port == *id)
+                || self.unforgotten.values().any(|gone| gone == id)
+        };
+        (0..MAX_PORTS).map(|step| PortId((self.next_port + step) % MAX_PORTS)).find(|id| !taken(id))
+    }
+}
+
+/// What differs between what a port was attached with and what a CHECK names. Addresses that the CHECK names must be
+/// those of the port; one that names none does not care.
+fn differs(saved: &SavedPort, request: &AttachPort) -> Option<&'static str> {
+    let was = &saved.request;
+    let vrf = request.vrf.as_ref().or(request.configured_vrf.as_ref());
+    let addresses = request.addresses.iter().all(|address| saved.addresses.contains(address));
+    [
+        (was.kind != request.kind, "kind"),
+        (was.host_interface != request.host_interface, "host interface"),
+        (was.mac != request.mac, "MAC address"),
+        (vrf.is_some_and(|vrf| *vrf != saved.vrf), "VRF"),
+        (!addresses, "address"),
+        (
+            was.kind == PortKind::Pod && request.netns.is_some() && was.netns != request.netns,
+            "network namespace",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(differs, what)| differs.then_some(what))
+}

@@ -1,0 +1,85 @@
+//! The agent starts: ports come back as they were.
+
+use std::collections::BTreeSet;
+
+use agent_api::PortKind;
+use vrouter_types::{Label, PortId};
+
+use super::ports::MAX_PORTS;
+use super::{Overlay, Port, PortState};
+use crate::event::{Effect, Millis, Restore, SavedPort};
+
+impl Overlay {
+    /// Takes back what is on disk. Interfaces are opened and forwarding is published before anybody hears of it.
+    pub(super) fn restore(&mut self, restore: Restore) -> Vec<Effect> {
+        self.boot_id = restore.boot_id;
+        let links: BTreeSet<String> = restore.links.into_iter().collect();
+        let mut ports = restore.ports;
+        ports.sort_by_key(|saved| saved.sequence);
+        self.labels.resume(restore.label_cursor.unwrap_or_else(|| behind(&ports)));
+        let (mut effects, mut ids) = (Vec::new(), Vec::new());
+        for saved in ports {
+            self.next_sequence = self.next_sequence.max(saved.sequence + 1);
+            let has_link = links.contains(&saved.request.host_interface);
+            // A reboot ends every network namespace, and the runtime need not send a DEL for what went with it.
+            if saved.request.kind == PortKind::Pod && saved.boot_id != self.boot_id && !has_link {
+                effects.push(Effect::ForgetPort { port: saved.port, key: saved.request.key });
+                continue;
+            }
+            ids.extend(self.take_back(saved, has_link));
+        }
+        effects.extend(ids.iter().filter_map(|id| self.open(*id)).collect::<Vec<_>>());
+        effects.push(Effect::PublishFib { soon: false });
+        effects.extend(ids.into_iter().flat_map(|id| self.announce(id)).collect::<Vec<_>>());
+        effects
+    }
+
+    /// `Some`: its interface exists, and it goes into service.
+    fn take_back(&mut self, saved: SavedPort, has_link: bool) -> Option<PortId> {
+        let (id, label) = (saved.port, saved.label);
+        let key = saved.request.key.clone();
+        if id.0 >= MAX_PORTS || saved.addresses.is_empty() {
+            return self.orphan(saved, "its state file makes no sense".to_owned());
+        }
+        if let Err(error) = self.check_request(&saved.request) {
+            return self.orphan(saved, error.message);
+        }
+        self.next_port = id.0 + 1;
+        let Some(vrf) = self.vrf_by_name(&saved.vrf).map(|vrf| vrf.id) else {
+            let why = format!("VRF {:?} is not configured any more", saved.vrf);
+            return self.orphan(saved, why);
+        };
+        let taken = self.ports.contains_key(&id) || self.keys.contains_key(&key);
+        let has = |port: &&Port| {
+            port.vrf == vrf && port.prefixes().any(|prefix| prefixes(&saved).contains(&prefix))
+        };
+        if taken || self.ports.values().find(has).is_some() {
+            return self.orphan(saved, "another port has its number, name or address".to_owned());
+        }
+        if !self.labels.claim(label, id) {
+            return self.orphan(saved, format!("label {label} is another port's"));
+        }
+        let why = format!("interface {} is absent", saved.request.host_interface);
+        self.insert(Port { saved, vrf, state: PortState::Waiting(why), retry: (Millis(2_000), 2_000) });
+        has_link.then_some(id)
+    }
+
+    fn orphan(&mut self, saved: SavedPort, why: String) -> Option<PortId> {
+        // Its label stays its own if it can: other provider edges may still know it.
+        self.labels.claim(saved.label, saved.port);
+        self.orphans.insert(saved.request.key.clone(), (saved, why));
+        None
+    }
+}
+
+fn prefixes(saved: &SavedPort) -> Vec<vrouter_types::Prefix> {
+    let addresses = saved.addresses.iter().copied().map(vrouter_types::Prefix::host);
+    addresses.chain(saved.request.prefixes.iter().copied()).collect()
+}
+
+/// Where labels go on if the file that says so is lost: well behind the last one that a port has.
+fn behind(ports: &[SavedPort]) -> Label {
+    const WELL: u32 = 1024;
+    let last = ports.iter().map(|saved| saved.label.value()).max();
+    last.and_then(|last| Label::new(last + WELL).ok()).unwrap_or(Label::FIRST_UNRESERVED)
+}

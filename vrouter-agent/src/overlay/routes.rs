@@ -1,0 +1,99 @@
+//! Which route a prefix has: the node itself, before a port of this VRF, before what BGP says.
+//!
+//! Level-triggered: whatever changed, [`Overlay::refresh`] works out anew what one prefix should be, and moves the
+//! tunnels' counts by the difference.
+
+use std::net::IpAddr;
+
+use dataplane_core::TunnelId;
+use vrouter_types::{Label, PortId, Prefix, VrfId};
+
+use super::{Overlay, Port, Protocol, RouteEntry, Target, preferred};
+use crate::event::{Effect, VrfPath, VrfRoute};
+
+impl Overlay {
+    /// The best paths of some prefixes changed.
+    pub(super) fn import(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
+        for route in routes {
+            let Some(vrf) = self.vrfs.get_mut(route.vrf.0 as usize) else { continue };
+            let remote = |path: &&VrfPath| !path.local;
+            route.paths.iter().filter(remote).for_each(|path| self.tunnels.learn(path.next_hop));
+            let old = if route.paths.is_empty() {
+                vrf.imported.remove(&route.prefix)
+            } else {
+                vrf.imported.insert(route.prefix, route.paths)
+            };
+            let old = old.unwrap_or_default();
+            old.iter().filter(remote).for_each(|path| self.tunnels.unlearn(path.next_hop));
+            self.refresh(route.vrf, route.prefix);
+        }
+        vec![Effect::PublishFib { soon: true }]
+    }
+
+    /// Makes the prefix's route what it should be.
+    pub(super) fn refresh(&mut self, vrf: VrfId, prefix: Prefix) {
+        let wanted = self.wanted(vrf, prefix);
+        let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) else { return };
+        // The new tunnels are counted before the old are not, so that one that stays keeps its number.
+        let entry = wanted.map(|(protocol, wanted)| {
+            let target = match wanted {
+                Wanted::Target(target) => target,
+                Wanted::Hops(hops) => Target::Tunnels(
+                    hops.iter()
+                        .map(|(to, encap, label)| (self.tunnels.acquire(*to, *encap), *label))
+                        .collect(),
+                ),
+            };
+            RouteEntry { prefix, protocol, target }
+        });
+        let old = match &entry {
+            Some(entry) => vrf.routes.insert(prefix, entry.clone()),
+            None => vrf.routes.remove(&prefix),
+        };
+        if old != entry {
+            vrf.revision += 1;
+        }
+        if let Some(RouteEntry { target: Target::Tunnels(hops), .. }) = old {
+            hops.iter().for_each(|(tunnel, _): &(TunnelId, Label)| self.tunnels.release(*tunnel));
+        }
+    }
+
+    fn wanted(&self, vrf: VrfId, prefix: Prefix) -> Option<(Protocol, Wanted)> {
+        let vrf = self.vrf(vrf)?;
+        let is_host = |host: IpAddr| vrf.config.host_open && Prefix::host(host) == prefix;
+        if self.underlay.as_ref().is_some_and(|underlay| is_host(underlay.address)) {
+            return Some((Protocol::Connected, Wanted::Target(Target::Host)));
+        }
+        if let Some(port) = vrf.locals.get(&prefix) {
+            return Some((Protocol::Local, Wanted::Target(Target::Port(*port))));
+        }
+        let paths = vrf.imported.get(&prefix)?;
+        let in_service = |port: &PortId| self.ports.get(port).is_some_and(Port::is_up);
+        let leaked = paths.iter().filter(|path| path.local).find_map(|path| self.labels.port(path.label));
+        let leaked = leaked.filter(in_service);
+        if let Some(port) = leaked {
+            return Some((Protocol::Bgp, Wanted::Target(Target::Port(port))));
+        }
+        let mut hops: Vec<_> = paths.iter().filter_map(|path| self.hop(path)).collect();
+        hops.sort_unstable();
+        hops.dedup();
+        (!hops.is_empty()).then_some((Protocol::Bgp, Wanted::Hops(hops)))
+    }
+
+    /// How to reach a path's provider edge; `None` if it wants an encapsulation that the operator does not, or is of
+    /// the family that our end of the tunnels is not.
+    fn hop(&self, path: &VrfPath) -> Option<Hop> {
+        if path.local || path.next_hop.is_ipv4() != self.next_hop.is_ipv4() {
+            return None;
+        }
+        let encap = preferred(&self.config.underlay.encapsulations, path.encaps)?;
+        Some((path.next_hop, encap, path.label))
+    }
+}
+
+type Hop = (IpAddr, vrouter_types::Encap, Label);
+
+enum Wanted {
+    Target(Target),
+    Hops(Vec<Hop>),
+}
