@@ -1,0 +1,283 @@
+//! The command line. Names and values that cannot be right are refused here, with exit code 2.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use agent_api::DEFAULT_SOCKET;
+use clap::{Args, Parser, Subcommand};
+use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
+
+/// Shows what the vrouter agent knows, traces packets through it, and joins VMs to its VRFs
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  vrouterctl show status\n  vrouterctl show bgp summary\n  vrouterctl --json show ports\n  \
+                  vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n\n\
+                  Exit codes: 0 done, 1 the agent said no, 2 usage, 3 the agent cannot be reached"
+)]
+pub(crate) struct Cli {
+    /// The agent's socket
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// Print the agent's reply as JSON, one object
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Give up when the agent has not answered after so long
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what the agent knows
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  vrouterctl show vrfs\n  vrouterctl show bgp neighbors 192.0.2.1"
+    )]
+    Show(Show),
+    /// Say what would happen to a packet, step by step, in the forwarding state as it is now
+    #[command(after_help = "Examples:\n  vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n  \
+                            vrouterctl trace --vrf smart-city fd00:20:11::2 fd00:30::5\n\n\
+                            The packet enters at the port that has the source address.")]
+    Trace(Trace),
+    /// Join a VM's tap to a VRF, or take it away
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  vrouterctl port add --vrf smart-city --interface tap0 \
+                                        --mac 52:54:00:12:34:56 --address 10.20.11.200\n  \
+                                        vrouterctl port delete --interface tap0"
+    )]
+    Port(Port),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Show {
+    /// The agent in one screen: is it ready, and what is wrong
+    #[command(after_help = "Example:\n  vrouterctl show status")]
+    Status,
+    /// BGP sessions and VPN routes
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  vrouterctl show bgp summary\n  \
+                                        vrouterctl show bgp routes --family vpnv4"
+    )]
+    Bgp(Bgp),
+    /// VRFs with their route distinguishers, route targets and pod addresses
+    #[command(after_help = "Example:\n  vrouterctl show vrfs")]
+    Vrfs,
+    /// Routes of the VRFs, as they forward
+    #[command(after_help = "Examples:\n  vrouterctl show routes\n  \
+                            vrouterctl show routes --vrf smart-city 10.30.0.0/16")]
+    Routes {
+        /// Of this VRF only
+        #[arg(long, value_name = "NAME")]
+        vrf: Option<String>,
+        /// This prefix and those inside it
+        prefix: Option<Prefix>,
+    },
+    /// Ports of pods and VMs, with their counters
+    #[command(after_help = "Example:\n  vrouterctl show ports")]
+    Ports,
+    /// Labels that other provider edges send us traffic with
+    #[command(after_help = "Example:\n  vrouterctl show labels")]
+    Labels,
+    /// Tunnels to other provider edges, with their counters
+    #[command(after_help = "Example:\n  vrouterctl show tunnels")]
+    Tunnels,
+    /// Dropped packets, by reason
+    #[command(after_help = "Examples:\n  vrouterctl show drops\n  vrouterctl show drops --all")]
+    Drops {
+        /// Also reasons that never happened
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bgp {
+    /// All neighbors, a line each
+    #[command(after_help = "Example:\n  vrouterctl show bgp summary")]
+    Summary,
+    /// All about each neighbor: capabilities, timers, message counts, the last error
+    #[command(
+        after_help = "Examples:\n  vrouterctl show bgp neighbors\n  vrouterctl show bgp neighbors 192.0.2.1"
+    )]
+    Neighbors {
+        /// This neighbor only
+        address: Option<IpAddr>,
+    },
+    /// VPN routes and route target memberships
+    #[command(after_help = "Examples:\n  vrouterctl show bgp routes\n  \
+                            vrouterctl show bgp routes --family vpnv6 --rt target:64512:100\n  \
+                            vrouterctl show bgp routes --neighbor 192.0.2.1 --advertised\n  \
+                            vrouterctl show bgp routes 10.30.0.0/16")]
+    Routes(RouteArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArgs {
+    /// Of this family only
+    #[arg(long, value_parser = ["vpnv4", "vpnv6", "rtc"])]
+    pub(crate) family: Option<String>,
+    /// With this route distinguisher
+    #[arg(long, value_name = "RD")]
+    pub(crate) rd: Option<RouteDistinguisher>,
+    /// With this route target, as target:64512:100 or 64512:100
+    #[arg(long, value_name = "RT", value_parser = route_target)]
+    pub(crate) rt: Option<RouteTarget>,
+    /// Of this neighbor
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) neighbor: Option<IpAddr>,
+    /// Routes received from the neighbor
+    #[arg(long, requires = "neighbor", conflicts_with = "advertised")]
+    pub(crate) received: bool,
+    /// Routes advertised to the neighbor
+    #[arg(long, requires = "neighbor")]
+    pub(crate) advertised: bool,
+    /// This prefix and those inside it
+    pub(crate) prefix: Option<Prefix>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// The VRF that the packet enters
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vrf: String,
+    /// Its source address
+    #[arg(value_name = "SRC")]
+    pub(crate) source: IpAddr,
+    /// Its destination address
+    #[arg(value_name = "DST")]
+    pub(crate) destination: IpAddr,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Port {
+    /// Join a VM's tap to a VRF
+    #[command(after_help = "Examples:\n  vrouterctl port add --vrf smart-city --interface tap0 \
+                            --mac 52:54:00:12:34:56 --address 10.20.11.200 --address fd00:20:11::200\n\n\
+                            When it returns, the port is on disk, forwards and is advertised. The VM is told its \
+                            addresses by whoever\nconfigures it; its gateways are 169.254.1.1 and fe80::1, on link.")]
+    Add(PortAdd),
+    /// Take a VM's tap away
+    #[command(after_help = "Example:\n  vrouterctl port delete --interface tap0")]
+    Delete(PortDelete),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortAdd {
+    /// The VRF to join
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vrf: String,
+    /// The tap, which need not exist yet
+    #[arg(long, value_name = "TAP")]
+    pub(crate) interface: String,
+    /// The VM's MAC address
+    #[arg(long)]
+    pub(crate) mac: MacAddr,
+    /// An address of the VM; may be repeated
+    #[arg(long = "address", value_name = "ADDR", required = true)]
+    pub(crate) addresses: Vec<IpAddr>,
+    /// The VM's name, for people
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A prefix behind the VM; may be repeated
+    #[arg(long = "prefix", value_name = "PREFIX")]
+    pub(crate) prefixes: Vec<Prefix>,
+    /// An MTU smaller than the one that fits the tunnels
+    #[arg(long)]
+    pub(crate) mtu: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortDelete {
+    /// The tap
+    #[arg(long, value_name = "TAP")]
+    pub(crate) interface: String,
+}
+
+fn route_target(text: &str) -> Result<RouteTarget, ParseRouteTargetError> {
+    text.parse().or_else(|error| format!("target:{text}").parse().map_err(|_| error))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn definition_holds_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["vrouterctl --json --socket /s show vrfs", "vrouterctl show vrfs --json --socket /s"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json && cli.socket.as_os_str() == "/s", "{line}");
+        }
+        assert_eq!(parse("vrouterctl show vrfs").unwrap().socket.as_os_str(), DEFAULT_SOCKET);
+    }
+
+    #[test]
+    fn every_filter_of_routes_is_read() {
+        let line = "vrouterctl show bgp routes --family vpnv6 --rd 192.0.2.11:1 --rt 64512:100 \
+                    --neighbor 2001:db8::1 --advertised fd00::/8";
+        let Command::Show(Show::Bgp(Bgp::Routes(args))) = parse(line).unwrap().command else { panic!() };
+        assert_eq!(args.family.as_deref(), Some("vpnv6"));
+        assert_eq!(args.rd.unwrap().to_string(), "192.0.2.11:1");
+        assert_eq!(args.rt.unwrap().to_string(), "target:64512:100");
+        assert_eq!(args.neighbor.unwrap().to_string(), "2001:db8::1");
+        assert!(args.advertised && !args.received);
+        assert_eq!(args.prefix.unwrap().to_string(), "fd00::/8");
+    }
+
+    #[test]
+    fn port_takes_several_addresses_and_prefixes() {
+        let line = "vrouterctl port add --vrf v --interface tap0 --mac 52:54:00:12:34:56 --address 10.0.0.1 \
+                    --address fd00::1 --prefix 10.9.0.0/16 --name vm";
+        let Command::Port(Port::Add(add)) = parse(line).unwrap().command else { panic!() };
+        assert_eq!(add.addresses.len(), 2);
+        assert_eq!(add.prefixes[0].to_string(), "10.9.0.0/16");
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "vrouterctl",
+            "vrouterctl show",
+            "vrouterctl show bgp routes --family ipv4",
+            "vrouterctl show bgp routes --received",
+            "vrouterctl show bgp routes --neighbor 1.1.1.1 --received --advertised",
+            "vrouterctl show bgp routes 10.0.0.0/33",
+            "vrouterctl show bgp neighbors nobody",
+            "vrouterctl trace 10.0.0.1 10.0.0.2",
+            "vrouterctl trace --vrf v 10.0.0.1",
+            "vrouterctl port add --vrf v --interface tap0 --mac 52:54:00:12:34:56",
+            "vrouterctl port add --vrf v --interface tap0 --mac 52:54 --address 10.0.0.1",
+            "vrouterctl port delete",
+            "vrouterctl --timeout 0 show vrfs",
+        ] {
+            let error = parse(line).map(|cli| format!("{cli:?}")).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_of_every_command_has_an_example() {
+        fn visit(command: &mut clap::Command) {
+            let help = command.render_help().to_string();
+            assert!(help.contains("Example"), "{}", command.get_name());
+            command.get_subcommands_mut().filter(|c| c.get_name() != "help").for_each(visit);
+        }
+        visit(&mut Cli::command());
+    }
+}

@@ -1,0 +1,163 @@
+use std::fmt::Write as _;
+
+use agent_api::{AttachedPort, DetachedPort, PortStatus, Ports};
+
+use crate::table::{Table, list};
+
+/// `show ports`.
+pub(crate) fn ports(reply: &Ports) -> String {
+    if reply.ports.is_empty() {
+        return "There are no ports.\n".to_owned();
+    }
+    let mut table = Table::new([
+        ">Port",
+        "Interface",
+        "VRF",
+        ">Label",
+        "MAC",
+        "Addresses",
+        "Name",
+        "State",
+        ">Received",
+        ">Sent",
+        ">Drops",
+    ]);
+    for port in &reply.ports {
+        table.row([
+            port.port.to_string(),
+            port.host_interface.clone(),
+            port.vrf.clone(),
+            port.label.to_string(),
+            port.mac.to_string(),
+            list(&port.addresses),
+            full_name(port),
+            port.state.clone(),
+            port.counters.rx_packets.to_string(),
+            port.counters.tx_packets.to_string(),
+            port.counters.drops.to_string(),
+        ]);
+    }
+    let mut text = table.render();
+    let hidden: Vec<String> = reply.ports.iter().filter_map(hidden_from_host).collect();
+    if !hidden.is_empty() {
+        text.push('\n');
+        text.extend(hidden);
+    }
+    text
+}
+
+fn full_name(port: &PortStatus) -> String {
+    let name = port.name.clone().unwrap_or_default();
+    match &port.namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name,
+    }
+}
+
+/// Tenants may use the same addresses; the host can reach one of them.
+fn hidden_from_host(port: &PortStatus) -> Option<String> {
+    let hidden: Vec<_> = port.addresses.iter().filter(|a| !port.host_reachable.contains(a)).collect();
+    let note = format!(
+        "The host does not reach {} of port {} (VRF {}): no host route, or another VRF's port has it.\n",
+        list(&hidden),
+        port.port,
+        port.vrf
+    );
+    (!hidden.is_empty()).then_some(note)
+}
+
+/// `port add`.
+pub(crate) fn attached(interface: &str, reply: &AttachedPort) -> String {
+    let mut text = format!(
+        "{interface} is port {} in VRF {}, label {}, MTU {}\n",
+        reply.port, reply.vrf, reply.label, reply.mtu
+    );
+    let _ = writeln!(
+        text,
+        "Addresses {}; gateways {} and {} at {}",
+        list(&reply.addresses),
+        reply.gateway4,
+        reply.gateway6,
+        reply.gateway_mac
+    );
+    text
+}
+
+/// `port delete`.
+pub(crate) fn detached(interface: &str, reply: &DetachedPort) -> String {
+    if reply.existed {
+        format!("{interface} is no port any more\n")
+    } else {
+        format!("{interface} was no port\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_api::{PortCounters, PortKey, PortKind};
+    use vrouter_types::{Label, MacAddr, PortId};
+
+    use super::*;
+
+    fn port(number: u32, interface: &str, vrf: &str, addresses: &[&str]) -> PortStatus {
+        let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        PortStatus {
+            port: PortId(number),
+            key: PortKey { container: "c".into(), interface: "eth0".into() },
+            kind: PortKind::Pod,
+            host_interface: interface.into(),
+            name: Some("sensor".into()),
+            namespace: Some("city-1".into()),
+            vrf: vrf.into(),
+            label: Label::new(16 + number).unwrap(),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            host_reachable: addresses.clone(),
+            addresses,
+            state: "up".into(),
+            counters: PortCounters {
+                rx_packets: 10,
+                tx_packets: 2_000_000,
+                drops: 1,
+                ..PortCounters::default()
+            },
+        }
+    }
+
+    #[test]
+    fn ports_are_aligned_and_shared_addresses_are_told() {
+        let mut other = port(10, "tap0", "tenant-b", &["10.0.0.2", "fd00::2"]);
+        other.namespace = None;
+        other.name = None;
+        other.host_reachable.remove(0);
+        let reply = Ports { ports: vec![port(0, "vr0a1b2c3d4e5f6", "smart", &["10.0.0.2"]), other] };
+        let expected = "\
+Port  Interface        VRF       Label  MAC                Addresses          Name           State  Received     Sent  Drops
+   0  vr0a1b2c3d4e5f6  smart        16  02:00:00:00:00:01  10.0.0.2           city-1/sensor  up           10  2000000      1
+  10  tap0             tenant-b     26  02:00:00:00:00:01  10.0.0.2, fd00::2  -              up           10  2000000      1
+
+The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or another VRF's port has it.
+";
+        assert_eq!(ports(&reply), expected);
+        assert_eq!(ports(&Ports { ports: vec![] }), "There are no ports.\n");
+    }
+
+    #[test]
+    fn attach_and_detach_answer_in_sentences() {
+        let reply = AttachedPort {
+            port: PortId(3),
+            vrf: "smart".into(),
+            label: Label::new(19).unwrap(),
+            addresses: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
+            mtu: 1468,
+            gateway4: "169.254.1.1".parse().unwrap(),
+            gateway6: "fe80::1".parse().unwrap(),
+            gateway_mac: MacAddr::GATEWAY,
+        };
+        let expected = "tap0 is port 3 in VRF smart, label 19, MTU 1468\n\
+                        Addresses 10.0.0.9, fd00::9; gateways 169.254.1.1 and fe80::1 at 00:00:5e:00:01:00\n";
+        assert_eq!(attached("tap0", &reply), expected);
+        let gone = |existed| detached("tap0", &DetachedPort { existed, host_interface: None });
+        assert_eq!(gone(true), "tap0 is no port any more\n");
+        assert_eq!(gone(false), "tap0 was no port\n");
+    }
+}
