@@ -1,0 +1,200 @@
+//! A path comes, changes or goes: everything that follows from it.
+
+use vrouter_types::{EncapSet, Label, Prefix, VpnPrefix};
+
+use super::attrs::{AttrId, Merits};
+use super::config::{PathSource, VrfPath};
+use super::decision::{Candidate, Step, decide};
+use super::table::{Path, RouteId, Source};
+use super::{Rib, VrfId};
+
+/// Buffers that are used again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) octets: Vec<u8>,
+    pub(super) paths: Vec<VrfPath>,
+    importers: Vec<VrfId>,
+    more_importers: Vec<VrfId>,
+    candidates: Vec<Candidate>,
+    lost: Vec<Option<Step>>,
+    offered: Vec<(RouteId, Path)>,
+}
+
+impl Rib {
+    /// Stores a path. The caller's count of the attribute set goes with it.
+    pub(super) fn put_path(
+        &mut self,
+        key: VpnPrefix,
+        source: Source,
+        attrs: AttrId,
+        label: Label,
+        since: u32,
+    ) {
+        let route = self.table.find_or_insert(key);
+        let path = Path::new(source, attrs, label, since);
+        let known = self.table.path(route, source).copied();
+        let has_room = source.is_local() || known.is_some() || self.received < self.config.max_paths;
+        if !has_room {
+            self.refused += 1;
+        }
+        if !has_room || known.is_some_and(|known| known.says_the_same(&path)) {
+            self.table.set_stale(route, source, false);
+            self.attrs.release(attrs);
+            self.table.forget_if_unused(route);
+            return;
+        }
+        let was_local = self.is_best_local(route);
+        if self.table.put(route, path).is_none() && !source.is_local() {
+            self.received += 1;
+        }
+        self.path_changed(route, key.prefix, known.map(|known| known.attrs), Some(attrs), was_local);
+        if let Some(known) = known {
+            self.attrs.release(known.attrs);
+        }
+    }
+
+    /// Removes a path, if there is one.
+    pub(super) fn take_path(&mut self, key: VpnPrefix, source: Source) {
+        let Some(route) = self.table.find(key) else { return };
+        let was_local = self.is_best_local(route);
+        let Some(gone) = self.table.take(route, source) else { return };
+        if !source.is_local() {
+            self.received -= 1;
+        }
+        self.path_changed(route, key.prefix, Some(gone.attrs), None, was_local);
+        self.attrs.release(gone.attrs);
+        self.table.forget_if_unused(route);
+    }
+
+    /// Imports have changed: drops what nobody imports any more and hands the rest to its importers.
+    pub(super) fn import_again(&mut self) {
+        let routes: Vec<(RouteId, VpnPrefix)> = self.table.routes().collect();
+        let mut importers = std::mem::take(&mut self.scratch.importers);
+        for (route, key) in routes {
+            let paths: Vec<Path> = self.table.paths(route).copied().collect();
+            for path in paths {
+                self.imports.importers(self.attrs.set(path.attrs), &mut importers);
+                if importers.is_empty() && !path.source.is_local() {
+                    self.take_path(key, path.source);
+                }
+                for vrf in &importers {
+                    self.imports.update(*vrf, key.prefix, route, true);
+                }
+            }
+        }
+        self.scratch.importers = importers;
+    }
+
+    /// Works out what the next VRF with changes should use for a prefix, into `scratch.paths`.
+    pub(super) fn select_for_vrf(&mut self) -> Option<(VrfId, Prefix)> {
+        let (vrf, prefix, routes) = self.imports.next_dirty()?;
+        let mut offered = std::mem::take(&mut self.scratch.offered);
+        offered.clear();
+        offered.extend(routes.iter().flat_map(|route| self.table.paths(*route).map(|path| (*route, *path))));
+        offered.retain(|(_, path)| self.imports.is_importer(vrf, self.attrs.set(path.attrs)));
+        self.compare(offered.iter().map(|(_, path)| *path), Step::InteriorCost);
+        let mut paths = std::mem::take(&mut self.scratch.paths);
+        paths.clear();
+        let best = offered.iter().zip(&self.scratch.lost).filter(|(_, lost)| lost.is_none());
+        paths.extend(best.filter_map(|((route, path), _)| self.vrf_path(*route, path)));
+        // One way under several names, or told by two reflectors, is one way.
+        paths.sort_by_key(|path| (path.next_hop, path.label, path.rd, path.source));
+        paths.dedup_by_key(|path| (path.next_hop, path.label));
+        paths.sort_by_key(|path| path.rd);
+        (self.scratch.paths, self.scratch.offered) = (paths, offered);
+        Some((vrf, prefix))
+    }
+
+    fn vrf_path(&self, route: RouteId, path: &Path) -> Option<VrfPath> {
+        let merits = self.attrs.merits(path.attrs)?;
+        let source = PathSource::from(path.source);
+        let default_encap = match source {
+            PathSource::Local => None,
+            PathSource::Peer(peer) => self.peers.get(&peer).and_then(|peer| peer.policy.default_encap),
+        };
+        let named = merits.encaps.set();
+        let encaps = if named.is_empty() { EncapSet::from_iter(default_encap) } else { named };
+        Some(VrfPath {
+            rd: self.table.key(route)?.rd,
+            next_hop: merits.next_hop,
+            label: path.label(),
+            encaps,
+            local_pref: merits.local_pref,
+            source,
+        })
+    }
+
+    fn path_changed(
+        &mut self,
+        route: RouteId,
+        prefix: Prefix,
+        before: Option<AttrId>,
+        after: Option<AttrId>,
+        was_local: bool,
+    ) {
+        self.select_best(route);
+        if was_local || self.is_best_local(route) {
+            self.peers.values_mut().for_each(|peer| peer.out.touch(route));
+        }
+        let (mut affected, mut more) =
+            (std::mem::take(&mut self.scratch.importers), std::mem::take(&mut self.scratch.more_importers));
+        affected.clear();
+        for id in [before, after].into_iter().flatten() {
+            self.imports.importers(self.attrs.set(id), &mut more);
+            affected.extend_from_slice(&more);
+        }
+        affected.sort_unstable();
+        affected.dedup();
+        for vrf in &affected {
+            let imported = |path: &Path| self.imports.is_importer(*vrf, self.attrs.set(path.attrs));
+            let is_imported = self.table.paths(route).any(imported);
+            self.imports.update(*vrf, prefix, route, is_imported);
+        }
+        (self.scratch.importers, self.scratch.more_importers) = (affected, more);
+    }
+
+    fn select_best(&mut self, route: RouteId) {
+        let mut offered = std::mem::take(&mut self.scratch.offered);
+        offered.clear();
+        offered.extend(self.table.paths(route).map(|path| (route, *path)));
+        self.compare(offered.iter().map(|(_, path)| *path), Step::PeerAddress);
+        let best = offered.iter().zip(&self.scratch.lost).find(|(_, lost)| lost.is_none());
+        self.table.set_best(route, best.map(|((_, path), _)| path.source));
+        self.scratch.offered = offered;
+    }
+
+    /// Leaves in `scratch.lost` which of the paths are worse than another, and why.
+    fn compare(&mut self, paths: impl Iterator<Item = Path>, last: Step) {
+        let mut candidates = std::mem::take(&mut self.scratch.candidates);
+        candidates.clear();
+        candidates
+            .extend(paths.filter_map(|path| Some(self.candidate(&path, self.attrs.merits(path.attrs)?))));
+        decide(&candidates, last, &mut self.scratch.lost);
+        self.scratch.candidates = candidates;
+    }
+
+    fn candidate(&self, path: &Path, merits: &Merits) -> Candidate {
+        let peer = match PathSource::from(path.source) {
+            PathSource::Local => None,
+            PathSource::Peer(peer) => self.peers.get(&peer),
+        };
+        let sender = peer.map_or(self.config.router_id, |peer| peer.session.peer_router_id);
+        Candidate {
+            is_usable: merits.encaps.is_usable(),
+            is_local: path.source.is_local(),
+            local_pref: merits.local_pref,
+            as_path_length: merits.as_path_length,
+            origin: merits.origin,
+            neighbor_as: merits.neighbor_as,
+            med: merits.med,
+            is_external: peer.is_some_and(|peer| !peer.session.is_ibgp),
+            identifier: merits.originator_id.unwrap_or(sender),
+            cluster_list_length: merits.cluster_list_length,
+            peer_address: peer.map(|peer| peer.policy.address),
+        }
+    }
+
+    fn is_best_local(&self, route: RouteId) -> bool {
+        self.table.best(route).is_some_and(|best| best.source.is_local())
+    }
+}

@@ -1,0 +1,116 @@
+//! Which VRF imports what (RFC 4364 §4.3.1), and what each VRF was told last.
+//!
+//! Per VRF and prefix: the routes that carry one of its import targets, under any route distinguisher. Changes mark the
+//! prefix; what to tell is worked out when it is asked for, so that changes in between cost nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use vrouter_types::{Prefix, RouteTarget, VrfId};
+
+use crate::wire::attr::set::AttrSet;
+
+use super::config::{VrfImport, VrfPath};
+use super::table::RouteId;
+
+#[derive(Debug, Default)]
+pub(super) struct Imports {
+    by_target: HashMap<RouteTarget, Vec<VrfId>>,
+    vrfs: BTreeMap<VrfId, HashMap<Prefix, Imported>>,
+    dirty: BTreeSet<(VrfId, Prefix)>,
+}
+
+/// One prefix of a VRF.
+#[derive(Debug, Default)]
+struct Imported {
+    routes: Vec<RouteId>,
+    /// What was told last.
+    told: Box<[VrfPath]>,
+}
+
+impl Imports {
+    /// Replaces what is imported and forgets which routes were. True: a target is wanted that was not before.
+    pub(super) fn set(&mut self, vrfs: &[VrfImport]) -> bool {
+        let mut by_target: HashMap<RouteTarget, Vec<VrfId>> = HashMap::new();
+        for VrfImport { vrf, import } in vrfs {
+            for target in import {
+                let importers = by_target.entry(*target).or_default();
+                if !importers.contains(vrf) {
+                    importers.push(*vrf);
+                }
+            }
+        }
+        let has_grown = by_target.keys().any(|target| !self.by_target.contains_key(target));
+        self.by_target = by_target;
+        for (vrf, prefixes) in &mut self.vrfs {
+            for (prefix, imported) in prefixes {
+                imported.routes.clear();
+                self.dirty.insert((*vrf, *prefix));
+            }
+        }
+        has_grown
+    }
+
+    /// Every target that some VRF imports.
+    pub(super) fn targets(&self) -> impl Iterator<Item = RouteTarget> {
+        self.by_target.keys().copied()
+    }
+
+    /// Whether any VRF imports it.
+    pub(super) fn is_target(&self, target: RouteTarget) -> bool {
+        self.by_target.contains_key(&target)
+    }
+
+    /// The VRFs that import a route with these attributes, each once, ascending.
+    pub(super) fn importers(&self, set: AttrSet<'_>, out: &mut Vec<VrfId>) {
+        out.clear();
+        for target in set.route_targets() {
+            out.extend(self.by_target.get(&target).into_iter().flatten());
+        }
+        out.sort_unstable();
+        out.dedup();
+    }
+
+    /// Whether one VRF does.
+    pub(super) fn is_importer(&self, vrf: VrfId, set: AttrSet<'_>) -> bool {
+        set.route_targets().any(|target| self.by_target.get(&target).is_some_and(|vrfs| vrfs.contains(&vrf)))
+    }
+
+    /// A route is, or is no longer, among those that the VRF imports for this prefix, or has changed.
+    pub(super) fn update(&mut self, vrf: VrfId, prefix: Prefix, route: RouteId, is_imported: bool) {
+        let imported = self.vrfs.entry(vrf).or_default().entry(prefix).or_default();
+        let at = imported.routes.iter().position(|known| *known == route);
+        match (at, is_imported) {
+            (None, true) => imported.routes.push(route),
+            (Some(at), false) => {
+                imported.routes.swap_remove(at);
+            }
+            _ => {}
+        }
+        self.dirty.insert((vrf, prefix));
+    }
+
+    /// The next prefix to look at, with its routes.
+    pub(super) fn next_dirty(&mut self) -> Option<(VrfId, Prefix, &[RouteId])> {
+        let (vrf, prefix) = self.dirty.pop_first()?;
+        let routes = self.vrfs.get(&vrf).and_then(|vrf| vrf.get(&prefix)).map(|imported| &*imported.routes);
+        Some((vrf, prefix, routes.unwrap_or_default()))
+    }
+
+    /// Remembers what is told now. False: it is what was told last.
+    pub(super) fn tell(&mut self, vrf: VrfId, prefix: Prefix, paths: &[VrfPath]) -> bool {
+        let Some(prefixes) = self.vrfs.get_mut(&vrf) else { return false };
+        let Some(imported) = prefixes.get_mut(&prefix) else { return false };
+        let is_news = *imported.told != *paths;
+        if is_news {
+            imported.told = paths.into();
+        }
+        if imported.routes.is_empty() && imported.told.is_empty() {
+            prefixes.remove(&prefix);
+            if prefixes.is_empty() {
+                self.vrfs.remove(&vrf);
+            }
+        }
+        is_news
+    }
+}

@@ -1,0 +1,198 @@
+//! What neighbors say: UPDATE and ROUTE-REFRESH.
+
+use std::time::Instant;
+
+use vrouter_types::VpnPrefix;
+
+use crate::wire::attr::set::AttrSet;
+use crate::wire::nlri::{Nlri, Nlris};
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::{Reach, Update};
+use crate::{Family, Notification, PeerId};
+
+use super::attrs::AttrId;
+use super::table::{Source, family_of};
+use super::{Peer, Rib, VPN};
+
+impl Rib {
+    /// Takes the body of an UPDATE. An error ends the session (RFC 7606 §2).
+    pub fn handle_update(&mut self, peer: PeerId, body: &[u8], now: Instant) -> Result<(), Notification> {
+        let since = self.age(now);
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        let update = Update::decode(body, &state.session)?;
+        state.counts.attributes_discarded += u64::from(update.attributes.discarded);
+        if let Some(malformed) = update.malformed {
+            state.counts.updates_malformed += 1;
+            state.counts.last_malformed = Some(malformed);
+        }
+        let source = state.source;
+        if let Some(routes) = update.unreach {
+            self.withdraw_all(peer, source, routes);
+        }
+        if let Some(reach) = update.reach {
+            match reach.routes.family() {
+                Family::Vpnv4 | Family::Vpnv6 => self.receive_vpn(peer, source, &update, reach, since),
+                Family::Rtc => self.receive_memberships(peer, &update, reach.routes),
+                Family::Ipv4Unicast | Family::Ipv6Unicast => {}
+            }
+        }
+        if let Some((afi, safi)) = update.end_of_rib {
+            self.end_of_rib(peer, Family::from_code(afi, safi));
+        }
+        Ok(())
+    }
+
+    /// Takes the body of a ROUTE-REFRESH. An error ends the session (RFC 7313 §5).
+    pub fn handle_route_refresh(
+        &mut self,
+        peer: PeerId,
+        body: &[u8],
+        now: Instant,
+    ) -> Result<(), Notification> {
+        self.age(now);
+        let Some(state) = self.peers.get_mut(&peer) else { return Ok(()) };
+        match RouteRefresh::decode(body, &state.session)? {
+            Some(RouteRefresh::Request(family)) => self.send_again(peer, family),
+            Some(RouteRefresh::Begin(family)) => self.begin_refresh(peer, family),
+            Some(RouteRefresh::End(family)) => self.end_refresh(peer, family),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn receive_vpn(
+        &mut self,
+        peer: PeerId,
+        source: Source,
+        update: &Update<'_>,
+        reach: Reach<'_>,
+        since: u32,
+    ) {
+        let Some(attrs) = self.judge(peer, update, reach) else {
+            // Whatever it said of these routes before no longer holds.
+            return self.withdraw_all(peer, source, reach.routes);
+        };
+        for route in reach.routes {
+            if let Nlri::Vpn(key, label) = route {
+                self.attrs.retain(attrs);
+                self.put_path(key, source, attrs, label, since);
+            }
+        }
+        self.attrs.release(attrs);
+    }
+
+    /// The attribute set to store, counted once; `None`: the routes are not to be kept.
+    fn judge(&mut self, peer: PeerId, update: &Update<'_>, reach: Reach<'_>) -> Option<AttrId> {
+        let counts = &mut self.peers.get_mut(&peer)?.counts;
+        if update.malformed.is_some() {
+            return None;
+        }
+        let octets = &mut self.scratch.octets;
+        update.attributes.canonical(reach.next_hop.to_canonical(), octets);
+        let set = AttrSet::new(octets);
+        // RFC 4271 §9.1.2, RFC 4456 §8: our AS number, identifier or cluster in it: a loop.
+        let is_loop = set.as_path().numbers().any(|asn| asn == self.config.asn)
+            || set.originator_id() == Some(self.config.router_id)
+            || set.cluster_list().any(|cluster| cluster == self.config.cluster_id);
+        if is_loop {
+            counts.updates_looped += 1;
+            return None;
+        }
+        if !set.route_targets().any(|target| self.imports.is_target(target)) {
+            counts.updates_not_imported += 1;
+            return None;
+        }
+        Some(self.attrs.intern(octets))
+    }
+
+    fn withdraw_all(&mut self, peer: PeerId, source: Source, routes: Nlris<'_>) {
+        for route in routes {
+            match route {
+                Nlri::Vpn(key, _) => self.take_path(key, source),
+                Nlri::Rtc(membership) => {
+                    let Some(state) = self.peers.get_mut(&peer) else { return };
+                    let changed = state.memberships.as_mut().is_some_and(|all| all.remove(membership));
+                    state.out.all_dirty |= changed;
+                }
+                Nlri::Unicast(_) => {}
+            }
+        }
+    }
+
+    fn receive_memberships(&mut self, peer: PeerId, update: &Update<'_>, routes: Nlris<'_>) {
+        let attributes = &update.attributes;
+        let clusters = attributes.cluster_list.as_chunks::<4>().0;
+        let is_loop = attributes.originator_id == Some(self.config.router_id)
+            || clusters.contains(&self.config.cluster_id.octets())
+            || attributes.as_path.is_some_and(|path| path.numbers().any(|asn| asn == self.config.asn));
+        if update.malformed.is_some() || is_loop {
+            let source = peer.into();
+            return self.withdraw_all(peer, source, routes);
+        }
+        let Some(Peer { memberships: Some(memberships), out, .. }) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        for route in routes {
+            let Nlri::Rtc(membership) = route else { continue };
+            if memberships.len() >= self.config.max_paths && !memberships.contains(membership) {
+                self.refused += 1;
+                continue;
+            }
+            out.all_dirty |= memberships.add(membership);
+        }
+    }
+
+    fn end_of_rib(&mut self, peer: PeerId, family: Option<Family>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(family) = family.filter(|family| state.session.families.contains(*family)) else { return };
+        state.end_of_rib_heard.insert(family);
+        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
+            memberships.stop_waiting();
+        }
+    }
+
+    /// RFC 2918: everything of this family once more, between BoRR and EoRR where both know them (RFC 7313 §4).
+    fn send_again(&mut self, peer: PeerId, family: Family) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if family == Family::Rtc {
+            state.out.memberships.retain(|membership| !self.own_memberships.contains(membership));
+            state.memberships_dirty = true;
+        } else {
+            state.out.send_again(family, &self.table, &mut self.attrs);
+        }
+        if state.session.enhanced_route_refresh {
+            state.out.begin_refresh.insert(family);
+            state.out.end_refresh.insert(family);
+        }
+    }
+
+    fn begin_refresh(&mut self, peer: PeerId, family: Family) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
+            memberships.begin_refresh();
+        }
+        let source = state.source;
+        let routes: Vec<_> = self.table.routes().filter(|(_, key)| family_of(*key) == family).collect();
+        for (route, _) in routes {
+            self.table.set_stale(route, source, true);
+        }
+    }
+
+    /// RFC 7313 §4: what was not announced again is gone.
+    fn end_refresh(&mut self, peer: PeerId, family: Family) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
+            state.out.all_dirty |= memberships.end_refresh();
+        }
+        let source = state.source;
+        if VPN.contains(&family) {
+            let is_stale = |key: VpnPrefix| {
+                let path = self.table.find(key).and_then(|route| self.table.path(route, source));
+                family_of(key) == family && path.is_some_and(|path| path.is_stale())
+            };
+            let swept: Vec<_> =
+                self.table.routes().map(|(_, key)| key).filter(|key| is_stale(*key)).collect();
+            swept.into_iter().for_each(|key| self.take_path(key, source));
+        }
+    }
+}

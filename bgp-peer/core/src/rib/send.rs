@@ -1,0 +1,191 @@
+//! What neighbors are told, one message at a time, worked out when there is room for it.
+//!
+//! Order: our own requests; route target memberships and their End-of-RIB; then, once the neighbor's memberships are in or
+//! have been waited for (RFC 4684 §6), VPN routes, and End-of-RIB per family (RFC 4724 §2).
+
+use bytes::BytesMut;
+use vrouter_types::Label;
+
+use crate::wire::attr::set::LocalAttributes;
+use crate::wire::nlri::{Nlri, RtMembership};
+use crate::wire::route_refresh::RouteRefresh;
+use crate::wire::update::writer::{UpdateWriter, message_limit, put_end_of_rib};
+use crate::{Family, PeerId};
+
+use super::adj_out::Group;
+use super::attrs::{AttrId, AttrTable};
+use super::config::RibConfig;
+use super::table::{RouteId, Table, family_of};
+use super::{Peer, Rib, VPN};
+
+impl Rib {
+    /// Appends one whole message for the neighbor. False: there is nothing to say.
+    pub fn poll_message(&mut self, peer: PeerId, out: &mut BytesMut) -> bool {
+        let Rib { config, attrs, table, peers, own_memberships, scratch, .. } = self;
+        let Some(peer) = peers.get_mut(&peer) else { return false };
+        if let Some(family) = peer.out.requests.pop_first() {
+            RouteRefresh::Request(family).encode(out);
+            return true;
+        }
+        if peer.send_begin_refresh(Family::Rtc, out)
+            || peer.send_memberships(own_memberships, config, &mut scratch.octets, out)
+            || peer.send_end_marker(Family::Rtc, out)
+        {
+            return true;
+        }
+        for family in [Family::Ipv4Unicast, Family::Ipv6Unicast] {
+            if peer.send_begin_refresh(family, out) || peer.send_end_marker(family, out) {
+                return true;
+            }
+        }
+        if peer.memberships.as_ref().is_some_and(|memberships| memberships.wait_until().is_some()) {
+            return false;
+        }
+        peer.absorb(table, attrs);
+        VPN.into_iter().any(|family| {
+            peer.send_begin_refresh(family, out)
+                || peer.send_routes(family, table, attrs, &mut scratch.octets, out)
+                || peer.send_end_marker(family, out)
+        })
+    }
+}
+
+impl Peer {
+    fn send_begin_refresh(&mut self, family: Family, out: &mut BytesMut) -> bool {
+        let is_due = self.out.begin_refresh.remove(&family);
+        if is_due {
+            RouteRefresh::Begin(family).encode(out);
+        }
+        is_due
+    }
+
+    /// EoRR, or End-of-RIB.
+    fn send_end_marker(&mut self, family: Family, out: &mut BytesMut) -> bool {
+        if self.out.end_refresh.remove(&family) {
+            RouteRefresh::End(family).encode(out);
+            return true;
+        }
+        let is_due = self.out.end_of_rib.remove(&family);
+        if is_due {
+            put_end_of_rib(out, family);
+        }
+        is_due
+    }
+
+    /// Brings what it knows of our memberships closer to what they are.
+    fn send_memberships(
+        &mut self,
+        own: &std::collections::BTreeSet<RtMembership>,
+        config: &RibConfig,
+        octets: &mut Vec<u8>,
+        out: &mut BytesMut,
+    ) -> bool {
+        if !self.memberships_dirty || self.memberships.is_none() {
+            return false;
+        }
+        let limit = message_limit(&self.session);
+        let known = &mut self.out.memberships;
+        let gone: Vec<RtMembership> = known.difference(own).copied().collect();
+        if !gone.is_empty() {
+            let mut message = UpdateWriter::withdraw(out, Family::Rtc, limit);
+            let fitting = gone.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership)));
+            fitting.for_each(|membership| {
+                known.remove(&membership);
+            });
+            return message.finish() > 0;
+        }
+        let new: Vec<RtMembership> = own.difference(known).copied().collect();
+        self.memberships_dirty = !new.is_empty();
+        if new.is_empty() {
+            return false;
+        }
+        let next_hop = config.router_id.into();
+        membership_attributes(next_hop, octets);
+        let mut exported = Vec::new();
+        crate::wire::attr::set::AttrSet::new(octets).export(Family::Rtc, &self.session, &mut exported);
+        let mut message = UpdateWriter::announce(out, Family::Rtc, next_hop, &exported, limit);
+        let fitting = new.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership)));
+        known.extend(fitting);
+        message.finish() > 0
+    }
+
+    /// Sorts routes that changed into groups.
+    fn absorb(&mut self, table: &mut Table, attrs: &mut AttrTable) {
+        for route in self.out.take_dirty(table) {
+            let Some(family) = table.key(route).map(family_of) else { continue };
+            let desired = self.desired(route, family, table, attrs);
+            self.out.desire(route, family, desired, table, attrs);
+        }
+    }
+
+    /// What the neighbor should know of a route.
+    fn desired(
+        &self,
+        route: RouteId,
+        family: Family,
+        table: &Table,
+        attrs: &AttrTable,
+    ) -> Option<(AttrId, Label)> {
+        let best = table.best(route).filter(|best| best.source.is_local())?;
+        let next_hop = attrs.merits(best.attrs)?.next_hop;
+        // RFC 8950: an IPv6 next hop on an IPv4 family only where both know how.
+        let is_expressible =
+            family == Family::Vpnv6 || next_hop.is_ipv4() || self.session.extended_nexthop.contains(family);
+        let is_wanted = self.memberships.as_ref().is_none_or(|all| all.want(attrs.set(best.attrs)));
+        let is_desired = self.session.families.contains(family) && is_expressible && is_wanted;
+        is_desired.then_some((best.attrs, best.label()))
+    }
+
+    /// Sends as much of one group as fits a message.
+    fn send_routes(
+        &mut self,
+        family: Family,
+        table: &mut Table,
+        attrs: &mut AttrTable,
+        octets: &mut Vec<u8>,
+        out: &mut BytesMut,
+    ) -> bool {
+        let limit = message_limit(&self.session);
+        while let Some((group, routes)) = self.out.first_group(family) {
+            let mut message = match group {
+                Group::Withdraw(_) => UpdateWriter::withdraw(out, family, limit),
+                Group::Announce(_, id) => {
+                    let set = attrs.set(id);
+                    set.export(family, &self.session, octets);
+                    UpdateWriter::announce(out, family, set.next_hop(), octets, limit)
+                }
+            };
+            let mut fitting: Vec<(RouteId, Label)> = Vec::new();
+            for route in routes {
+                let Some(key) = table.key(*route) else { continue };
+                let label = table.best(*route).map_or(Label::IMPLICIT_NULL, |best| best.label());
+                if !message.push(&Nlri::Vpn(key, label)) {
+                    break;
+                }
+                fitting.push((*route, label));
+            }
+            let first = routes.first().copied();
+            let is_message = message.finish() > 0;
+            for (route, label) in fitting {
+                self.out.sent(route, group, label, table, attrs);
+            }
+            if is_message {
+                return true;
+            }
+            let Some(first) = first else { return false };
+            self.out.refuse(first, family, table, attrs);
+        }
+        false
+    }
+}
+
+fn membership_attributes(next_hop: std::net::IpAddr, octets: &mut Vec<u8>) {
+    let attributes = LocalAttributes {
+        next_hop,
+        local_pref: crate::wire::attr::set::DEFAULT_LOCAL_PREF,
+        med: None,
+        route_targets: &[],
+        encaps: vrouter_types::EncapSet::EMPTY,
+    };
+    attributes.canonical(octets);
+}
