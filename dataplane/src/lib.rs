@@ -1,1 +1,33 @@
+//! The shell around `dataplane-core`: sockets and threads, and nothing that decides.
 //!
+//! ```text
+//!            open_port, set_underlay, publish
+//!  control ──────────────── ArcSwap<Snapshot> ───────────────┐ one load per batch
+//!                                                            ▼
+//!   veth, tap  ◀─ packet socket ─▶ ┌──────── worker (one per two cores) ────────┐ ◀─ UDP 6635, 51234
+//!   vrouter0   ◀────── tun ──────▶ │ epoll, recvmmsg → pipeline → sendmmsg      │ ─▶ UDP 49152-65535
+//!                                  └────────────────────────────────────────────┘ ◀▶ raw IP, GRE
+//! ```
+//! A worker owns the receiving of its ports (port id modulo workers); any worker sends to any socket, which the kernel
+//! allows. So a packet never changes threads, and a flow never overtakes itself: what one port sends is one worker's,
+//! and the kernel gives one tunnel flow to one worker's socket.
+#![warn(missing_docs)]
+
+mod control;
+mod counters;
+mod egress;
+mod error;
+mod gre;
+mod guard;
+mod host_link;
+mod port_link;
+mod snapshot;
+mod spin;
+mod sys;
+mod token;
+mod underlay;
+mod worker;
+
+pub use control::{Dataplane, DataplaneConfig};
+pub use counters::{PortCounters, TunnelCounters};
+pub use error::DataplaneError;

@@ -5,7 +5,8 @@
 //!                         ▲                 ▲                 ▲
 //!  headers   │ label │ IP │ TCP │  │ label │ IP │ TCP │  │ label │ IP │ TCP │      one gathered write
 //! ```
-//! Each slice is a header in the caller's memory and a range of the frame, so payload is never copied. All slices of a
+//! Each slice is a prefix (the label; or what a port wants) with a header in the caller's memory, and a range of the
+//! frame, so payload is never copied. All slices of a
 //! frame are equally long except the last, which is what `UDP_SEGMENT` wants. Checksums come out complete: behind the
 //! label nobody can complete them. A frame that fits passes whole, behind its label.
 //!
@@ -19,13 +20,17 @@ use vrouter_types::Label;
 
 use crate::checksum;
 use crate::frame::Frame;
-use crate::ip::{self, Transport};
 use crate::vnet::Gso;
+
+pub(crate) mod ip;
+
+use ip::Transport;
 
 /// The longest header of a slice. Memory for [`Headers`] at least this long takes one slice of any frame.
 pub const MAX_HEADER: usize = 512;
+/// The longest prefix: a virtio-net header and an Ethernet header.
+pub const MAX_PREFIX: usize = 24;
 
-const ENTRY_LEN: usize = 4;
 const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
 
@@ -59,7 +64,7 @@ impl<'m> Headers<'m> {
 /// One packet for the tunnel: `header` in the memory of [`Headers`], then `payload` in the frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slice {
-    /// Label and rewritten headers.
+    /// Prefix and rewritten headers.
     pub header: Range<usize>,
     /// What follows them, as a range of the frame.
     pub payload: Range<usize>,
@@ -92,6 +97,13 @@ pub fn label_entry(label: Label, traffic_class: u8, ttl: u8) -> [u8; 4] {
     (label.value() << 12 | u32::from(traffic_class & 7) << 9 | 1 << 8 | u32::from(ttl)).to_be_bytes()
 }
 
+/// What stands in front of every slice.
+#[derive(Debug, Clone, Copy)]
+struct Prefix {
+    bytes: [u8; MAX_PREFIX],
+    len: usize,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Whole,
@@ -112,7 +124,7 @@ struct Cut {
 /// The slices of one frame, made one by one.
 #[derive(Debug, Clone)]
 pub struct Slices {
-    entry: [u8; ENTRY_LEN],
+    prefix: Prefix,
     kind: Kind,
     v4: bool,
     cut: Option<Cut>,
@@ -132,22 +144,24 @@ pub struct Slices {
     l4_sum: u32,
 }
 
-/// Plans the slices of a frame that begins at its IP header, none longer than `max` octets behind the label. Completes
-/// a partial checksum in place where the frame is a single packet. `fragment` allows an IPv4 packet to be fragmented.
+/// Plans the slices of a frame that begins at its IP header, none longer than `max` octets behind `prefix`. Completes a
+/// partial checksum in place where the frame is a single packet. `fragment` allows an IPv4 packet to be fragmented.
+/// Of a prefix longer than [`MAX_PREFIX`] only so much is used.
 pub fn segment(
     frame: &mut Frame<'_>,
-    entry: [u8; 4],
+    prefix: &[u8],
     max: usize,
     fragment: bool,
 ) -> Result<Slices, SegmentError> {
+    let prefix = Prefix::new(prefix);
     match frame.vnet().gso {
-        Gso::None => whole(frame, entry, max, fragment),
-        Gso::TcpV4 | Gso::TcpV6 => tcp(frame, entry, max),
-        Gso::UdpL4 => udp(frame, entry, max, fragment),
+        Gso::None => whole(frame, prefix, max, fragment),
+        Gso::TcpV4 | Gso::TcpV6 => tcp(frame, prefix, max),
+        Gso::UdpL4 => udp(frame, prefix, max, fragment),
     }
 }
 
-fn whole(frame: &mut Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+fn whole(frame: &mut Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> Result<Slices, SegmentError> {
     let vnet = *frame.vnet();
     if vnet.needs_csum {
         let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
@@ -157,7 +171,7 @@ fn whole(frame: &mut Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> R
         frame.vnet_mut().needs_csum = false;
     }
     let bytes = frame.bytes();
-    let mut slices = Slices::new(entry, Kind::Whole, bytes.len());
+    let mut slices = Slices::new(prefix, Kind::Whole, bytes.len());
     if bytes.len() > max {
         let header = ip::v4_header_len(bytes).filter(|_| fragment).ok_or(SegmentError::TooBig)?;
         slices.cut = Some(Cut::new(bytes, header, max)?);
@@ -167,7 +181,7 @@ fn whole(frame: &mut Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> R
     Ok(slices)
 }
 
-fn tcp(frame: &Frame<'_>, entry: [u8; 4], max: usize) -> Result<Slices, SegmentError> {
+fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, SegmentError> {
     let (bytes, vnet) = (frame.bytes(), frame.vnet());
     let transport = ip::transport(bytes, ip::TCP).ok_or(SegmentError::Malformed)?;
     if transport.v4 != (vnet.gso == Gso::TcpV4) {
@@ -182,18 +196,18 @@ fn tcp(frame: &Frame<'_>, entry: [u8; 4], max: usize) -> Result<Slices, SegmentE
     header[4..8].fill(0);
     header[13] = 0;
     header[16..18].fill(0);
-    let mut slices = Slices::of(bytes, entry, Kind::Tcp, transport, len, checksum::sum(header))?;
+    let mut slices = Slices::of(bytes, prefix, Kind::Tcp, transport, len, checksum::sum(header))?;
     let room = max.checked_sub(slices.header).filter(|room| *room > 0).ok_or(SegmentError::TooBig)?;
     // A byte stream may be cut smaller than its sender asked for.
     slices.size = usize::from(vnet.gso_size).min(room);
     slices.checked()
 }
 
-fn udp(frame: &Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+fn udp(frame: &Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> Result<Slices, SegmentError> {
     let (bytes, vnet) = (frame.bytes(), frame.vnet());
     let transport = ip::transport(bytes, ip::UDP).ok_or(SegmentError::Malformed)?;
     let ports = bytes.get(transport.l4..transport.l4 + 4).ok_or(SegmentError::Malformed)?;
-    let mut slices = Slices::of(bytes, entry, Kind::Udp, transport, 8, checksum::sum(ports))?;
+    let mut slices = Slices::of(bytes, prefix, Kind::Udp, transport, 8, checksum::sum(ports))?;
     slices.size = usize::from(vnet.gso_size);
     if slices.header + slices.size.min(slices.end - slices.header) > max {
         if !(fragment && slices.v4) {
@@ -202,6 +216,18 @@ fn udp(frame: &Frame<'_>, entry: [u8; 4], max: usize, fragment: bool) -> Result<
         slices.cut = Some(Cut::new(bytes, slices.l4, max)?);
     }
     slices.checked()
+}
+
+impl Prefix {
+    fn new(octets: &[u8]) -> Prefix {
+        let (mut bytes, len) = ([0; MAX_PREFIX], octets.len().min(MAX_PREFIX));
+        bytes[..len].copy_from_slice(&octets[..len]);
+        Prefix { bytes, len }
+    }
+
+    fn octets(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 impl Cut {
@@ -216,20 +242,19 @@ impl Cut {
 }
 
 impl Slices {
-    fn new(entry: [u8; 4], kind: Kind, end: usize) -> Slices {
-        let zero = 0;
+    fn new(prefix: Prefix, kind: Kind, end: usize) -> Slices {
         Slices {
-            entry,
+            prefix,
             kind,
             v4: false,
             cut: None,
-            l4: zero,
-            header: zero,
+            l4: 0,
+            header: 0,
             end,
             size: end,
-            at: zero,
+            at: 0,
             index: 0,
-            sent: zero,
+            sent: 0,
             done: end == 0,
             ip_sum: 0,
             l4_sum: 0,
@@ -238,15 +263,15 @@ impl Slices {
 
     fn of(
         bytes: &[u8],
-        entry: [u8; 4],
+        prefix: Prefix,
         kind: Kind,
         Transport { v4, l4, pseudo }: Transport,
         l4_len: usize,
         l4_sum: u32,
     ) -> Result<Slices, SegmentError> {
-        let mut slices = Slices::new(entry, kind, bytes.len());
+        let mut slices = Slices::new(prefix, kind, bytes.len());
         let header = l4 + l4_len;
-        if header > bytes.len() || header + ENTRY_LEN > MAX_HEADER {
+        if header > bytes.len() || header + MAX_PREFIX > MAX_HEADER {
             return Err(SegmentError::Malformed);
         }
         (slices.v4, slices.l4, slices.header, slices.at) = (v4, l4, header, header);
@@ -277,17 +302,19 @@ impl Slices {
     }
 
     fn next_whole(&mut self, headers: &mut Headers<'_>) -> Step {
-        let Some((out, header)) = headers.take(ENTRY_LEN) else { return Step::Full };
-        out.copy_from_slice(&self.entry);
+        let prefix = self.prefix.octets();
+        let Some((out, header)) = headers.take(prefix.len()) else { return Step::Full };
+        out.copy_from_slice(prefix);
         self.done = true;
         Step::Slice(Slice { header, payload: 0..self.end })
     }
 
     fn next_packet(&mut self, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
         let payload = self.at..(self.at + self.size).min(self.end);
-        let Some((out, header)) = headers.take(ENTRY_LEN + self.header) else { return Step::Full };
-        let (entry, out) = out.split_at_mut(ENTRY_LEN);
-        entry.copy_from_slice(&self.entry);
+        let prefix = self.prefix.octets();
+        let Some((out, header)) = headers.take(prefix.len() + self.header) else { return Step::Full };
+        let (front, out) = out.split_at_mut(prefix.len());
+        front.copy_from_slice(prefix);
         out.copy_from_slice(&bytes[..self.header]);
         let total = self.header + payload.len();
         if self.v4 {
@@ -338,9 +365,10 @@ impl Slices {
         let (l4_len, first) = (self.header - self.l4, self.sent == 0);
         let part = cut.chunk.min(l4_len + packet.len() - self.sent);
         let header_len = if first { self.header } else { self.l4 };
-        let Some((out, header)) = headers.take(ENTRY_LEN + header_len) else { return Step::Full };
-        let (entry, out) = out.split_at_mut(ENTRY_LEN);
-        entry.copy_from_slice(&self.entry);
+        let prefix = self.prefix.octets();
+        let Some((out, header)) = headers.take(prefix.len() + header_len) else { return Step::Full };
+        let (front, out) = out.split_at_mut(prefix.len());
+        front.copy_from_slice(prefix);
         out.copy_from_slice(&bytes[..header_len]);
         if first && self.kind == Kind::Udp {
             self.finish_transport(&mut out[self.l4..], bytes, packet.clone());

@@ -1,0 +1,383 @@
+//! What a batch sends: gathered messages, queued per socket, flushed with one call per socket.
+//!
+//! ```text
+//!  queue of a pool socket    message 0: │hdr│payload│hdr│payload│hdr│payload│   one UDP_SEGMENT send, equal sizes
+//!                            message 1: │hdr│payload│hdr│payload│
+//! ```
+//! A slice joins the last message of its queue while tunnel, traffic class and size agree; a shorter one is the last.
+//! A flow always takes the same queue, so its order stays. Nothing waits for room: what the kernel refuses is counted.
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+use dataplane_core::vnet::VNET_HEADER_LEN;
+use dataplane_core::{DropReason, TunnelId};
+use vrouter_types::{Encap, PortId};
+
+use crate::snapshot::Snapshot;
+use crate::sys::{MAX_PIECES, Message, Sender};
+use crate::underlay::{MPLS_OVER_UDP_PORT, Underlay};
+
+/// As many datagrams as every kernel segments in one send (UDP_MAX_SEGMENTS, before 6.9).
+const MAX_SEGMENTS: usize = 64;
+/// What one UDP send may carry: a maximal IP packet without the longer of both outer headers.
+const MAX_GSO_OCTETS: usize = 65_535 - 48;
+/// Messages per system call.
+const BATCH: usize = 64;
+
+/// The socket that a message leaves through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Port(PortId),
+    Host,
+    /// A place in the pool of UDP sockets.
+    Udp(usize),
+    Gre,
+}
+
+/// What a message counts as, and what may join it.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    tunnel: Option<TunnelId>,
+    segment: usize,
+    packets: usize,
+    octets: usize,
+    open: bool,
+}
+
+#[derive(Debug)]
+struct Queue {
+    target: Target,
+    pieces: Vec<Range<usize>>,
+    messages: Vec<Message>,
+    loads: Vec<Load>,
+}
+
+/// The queues of one batch; their memory is kept.
+pub(crate) struct Egress {
+    queues: Vec<Queue>,
+    used: usize,
+    sender: Sender,
+}
+
+/// A slice for a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TunnelSlice {
+    pub(crate) target: Target,
+    pub(crate) tunnel: TunnelId,
+    pub(crate) remote: IpAddr,
+    pub(crate) tos: u8,
+}
+
+impl Egress {
+    pub(crate) fn new() -> Egress {
+        Egress { queues: Vec::new(), used: 0, sender: Sender::new(BATCH, 4 * MAX_PIECES) }
+    }
+
+    /// Begins a message for a port or the host, which stands for so many packets.
+    pub(crate) fn begin(&mut self, target: Target, packets: usize) {
+        let queue = self.queue(target);
+        let at = queue.pieces.len();
+        queue.messages.push(Message { pieces: at..at, to: None, segment: 0, tos: 0 });
+        queue.loads.push(Load { tunnel: None, segment: 0, packets, octets: 0, open: false });
+    }
+
+    /// Adds a piece to the message begun last for this target.
+    pub(crate) fn add(&mut self, target: Target, piece: Range<usize>) {
+        let queue = self.queue(target);
+        if let (Some(message), Some(load)) = (queue.messages.last_mut(), queue.loads.last_mut()) {
+            load.octets += piece.len();
+            message.pieces.end += 1;
+            queue.pieces.push(piece);
+        }
+    }
+
+    /// Adds one packet for a tunnel: to the last message where it fits, else to a new one.
+    pub(crate) fn add_slice(&mut self, slice: TunnelSlice, segments: bool, pieces: [Range<usize>; 2]) {
+        let len = pieces.iter().map(Range::len).sum::<usize>();
+        let queue = self.queue(slice.target);
+        let last = queue.messages.last_mut().zip(queue.loads.last_mut());
+        if let Some((message, load)) = last.filter(|(message, load)| {
+            segments
+                && load.open
+                && load.tunnel == Some(slice.tunnel)
+                && message.tos == slice.tos
+                && len <= load.segment
+                && load.packets < MAX_SEGMENTS
+                && load.octets + len <= MAX_GSO_OCTETS
+        }) {
+            load.packets += 1;
+            load.octets += len;
+            load.open = len == load.segment;
+            message.segment = u16::try_from(load.segment).unwrap_or(0);
+            message.pieces.end += pieces.len();
+            queue.pieces.extend(pieces);
+            return;
+        }
+        let at = queue.pieces.len();
+        let port = if slice.target == Target::Gre { 0 } else { MPLS_OVER_UDP_PORT };
+        let to = Some((slice.remote, port));
+        queue.messages.push(Message { pieces: at..at + pieces.len(), to, segment: 0, tos: slice.tos });
+        let open = slice.target != Target::Gre;
+        queue.loads.push(Load { tunnel: Some(slice.tunnel), segment: len, packets: 1, octets: len, open });
+        queue.pieces.extend(pieces);
+    }
+
+    /// Sends everything.
+    pub(crate) fn flush(&mut self, snapshot: &Snapshot, memory: &[u8], now_ms: u32) {
+        for queue in self.queues.iter_mut().take(self.used) {
+            Flush { snapshot, memory, now_ms, sender: &mut self.sender }.queue(queue);
+            queue.pieces.clear();
+            queue.messages.clear();
+            queue.loads.clear();
+        }
+        self.used = 0;
+    }
+
+    fn queue(&mut self, target: Target) -> &mut Queue {
+        // A batch goes to few sockets, and mostly to the one before.
+        let found = self.queues.iter().take(self.used).rposition(|queue| queue.target == target);
+        let index = found.unwrap_or_else(|| {
+            if self.used == self.queues.len() {
+                let (pieces, messages, loads) = (Vec::new(), Vec::new(), Vec::new());
+                self.queues.push(Queue { target, pieces, messages, loads });
+            }
+            self.used += 1;
+            self.used - 1
+        });
+        let queue = &mut self.queues[index];
+        queue.target = target;
+        queue
+    }
+}
+
+/// What to do after the kernel refused a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    /// The same message again: the error was about something else.
+    Again,
+    /// Drop this message and go on.
+    Drop(DropReason),
+    /// Drop all that is left of the queue.
+    DropAll(DropReason),
+    /// Send its datagrams one by one from now on.
+    Split,
+}
+
+fn judge(error: &io::Error, segment: u16) -> Refusal {
+    match error.raw_os_error().unwrap_or(0) {
+        libc::EINTR => Refusal::Again,
+        // The socket's own queue is full: so it is for the next message.
+        libc::EAGAIN => Refusal::DropAll(DropReason::QueueFull),
+        libc::ENOBUFS | libc::ENOMEM => Refusal::Drop(DropReason::QueueFull),
+        libc::ENETDOWN | libc::ENXIO | libc::ENODEV => Refusal::DropAll(DropReason::PortNotOpen),
+        libc::EMSGSIZE => Refusal::Drop(DropReason::TooBig),
+        // EIO: the way out cannot complete checksums. EINVAL: the kernel cannot segment.
+        libc::EIO | libc::EINVAL if segment != 0 => Refusal::Split,
+        _ => Refusal::Drop(DropReason::SendFailed),
+    }
+}
+
+struct Flush<'f> {
+    snapshot: &'f Snapshot,
+    memory: &'f [u8],
+    now_ms: u32,
+    sender: &'f mut Sender,
+}
+
+impl Flush<'_> {
+    fn queue(&mut self, queue: &Queue) {
+        let snapshot = self.snapshot;
+        let underlay = snapshot.underlay.as_deref();
+        match queue.target {
+            Target::Host => self.write_all(queue),
+            Target::Port(port) => match snapshot.port(port).filter(|link| !link.is_down()) {
+                Some(link) => self.send_all(queue, link.fd()),
+                None => self.drop_rest(queue, 0, DropReason::PortNotOpen),
+            },
+            Target::Udp(place) => match underlay.and_then(|underlay| underlay.pool(place)) {
+                Some(fd) => self.send_all(queue, fd),
+                None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
+            },
+            Target::Gre => match underlay.and_then(Underlay::gre) {
+                Some(fd) => self.send_all(queue, fd),
+                None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
+            },
+        }
+    }
+
+    fn write_all(&mut self, queue: &Queue) {
+        let Some(host) = &self.snapshot.host else { return self.drop_rest(queue, 0, DropReason::HostClosed) };
+        for (message, load) in queue.messages.iter().zip(&queue.loads) {
+            let pieces = queue.pieces.get(message.pieces.clone()).unwrap_or_default();
+            if self.sender.write(host.fd(), self.memory, pieces).is_err() {
+                self.dropped(queue, load, DropReason::SendFailed);
+            }
+        }
+    }
+
+    fn send_all(&mut self, queue: &Queue, fd: BorrowedFd<'_>) {
+        let mut at = 0;
+        // An error that belongs to an earlier message is told once; more than that is about this one.
+        let mut again = 0;
+        while let Some(rest) = queue.messages.get(at..).filter(|rest| !rest.is_empty()) {
+            match self.sender.send(fd, self.memory, &queue.pieces, rest) {
+                Ok(sent) => {
+                    self.count_sent(queue, at..at + sent);
+                    at += sent.max(1);
+                }
+                Err(error) => match judge(&error, rest.first().map_or(0, |first| first.segment)) {
+                    Refusal::Again if again < 3 => again += 1,
+                    Refusal::DropAll(reason) => {
+                        if let Target::Port(port) = queue.target
+                            && let Some(link) = self.snapshot.port(port)
+                        {
+                            link.check_interface();
+                        }
+                        return self.drop_rest(queue, at, reason);
+                    }
+                    Refusal::Split => {
+                        self.send_split(queue, at, fd);
+                        at += 1;
+                    }
+                    refusal => {
+                        let load = queue.loads.get(at);
+                        let reason = match refusal {
+                            Refusal::Drop(reason) => reason,
+                            _ => DropReason::SendFailed,
+                        };
+                        load.inspect(|load| self.refused(queue, load, reason));
+                        at += 1;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Sends the datagrams of one message one by one: for kernels and ways out that cannot segment.
+    fn send_split(&mut self, queue: &Queue, at: usize, fd: BorrowedFd<'_>) {
+        let (Some(message), Some(load)) = (queue.messages.get(at), queue.loads.get(at)) else { return };
+        if let Some(underlay) = &self.snapshot.underlay {
+            underlay.segments.store(false, Relaxed);
+        }
+        // Every slice is two pieces: its header and its payload.
+        let single = |first| Message { pieces: first..first + 2, segment: 0, ..message.clone() };
+        let mut sent = 0;
+        for message in message.pieces.clone().step_by(2).map(single) {
+            let result = self.sender.send(fd, self.memory, &queue.pieces, std::slice::from_ref(&message));
+            sent += usize::from(result.is_ok());
+        }
+        let lost = Load { packets: load.packets - sent, ..*load };
+        if lost.packets > 0 {
+            self.dropped(queue, &lost, DropReason::SendFailed);
+        }
+        self.count_tunnel(&Load { packets: sent, ..*load });
+    }
+
+    fn count_sent(&self, queue: &Queue, sent: Range<usize>) {
+        let loads = queue.loads.get(sent).unwrap_or_default();
+        if let Target::Port(port) = queue.target {
+            let packets: usize = loads.iter().map(|load| load.packets).sum();
+            // The virtio-net headers are no part of the frames.
+            let octets: usize = loads.iter().map(|load| load.octets.saturating_sub(VNET_HEADER_LEN)).sum();
+            if let Some(link) = self.snapshot.port(port) {
+                link.stats.traffic.sent(packets as u64, octets as u64);
+            }
+        }
+        loads.iter().for_each(|load| self.count_tunnel(load));
+    }
+
+    fn count_tunnel(&self, load: &Load) {
+        if let Some(stats) = load.tunnel.and_then(|id| self.snapshot.tunnel(id)) {
+            stats.traffic.sent(load.packets as u64, load.octets as u64);
+        }
+    }
+
+    fn drop_rest(&self, queue: &Queue, from: usize, reason: DropReason) {
+        for load in queue.loads.get(from..).unwrap_or_default() {
+            self.dropped(queue, load, reason);
+        }
+    }
+
+    fn dropped(&self, queue: &Queue, load: &Load, reason: DropReason) {
+        let port = if let Target::Port(port) = queue.target { Some(port) } else { None };
+        self.snapshot.drop_packets(reason, port, load.packets as u64);
+    }
+
+    /// A message that the kernel refused. Too big for the path: later superframes are cut to what the kernel knows.
+    fn refused(&self, queue: &Queue, load: &Load, reason: DropReason) {
+        self.dropped(queue, load, reason);
+        let stats = load.tunnel.and_then(|id| self.snapshot.tunnel(id).map(|stats| (id, stats)));
+        let Some((id, stats)) = stats.filter(|_| reason == DropReason::TooBig) else { return };
+        stats.refused(load.packets as u64);
+        let (Some(underlay), Some(tunnel)) = (&self.snapshot.underlay, self.snapshot.fib.tunnel(id)) else {
+            return;
+        };
+        if stats.may_learn(self.now_ms)
+            && let Ok(outer) = underlay.path_mtu(tunnel.remote)
+        {
+            stats.learn(outer.saturating_sub(overhead(tunnel.remote, tunnel.encap)));
+        }
+    }
+}
+
+/// Octets between the link and the inner packet.
+fn overhead(remote: IpAddr, encap: Encap) -> u16 {
+    encap.overhead() + if remote.is_ipv6() { 40 } else { 20 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLICE: TunnelSlice = TunnelSlice {
+        target: Target::Udp(0),
+        tunnel: TunnelId(0),
+        remote: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        tos: 0,
+    };
+
+    fn messages(slices: &[(TunnelSlice, usize)], segments: bool) -> Vec<(u16, usize)> {
+        let mut egress = Egress::new();
+        for (slice, len) in slices {
+            egress.add_slice(*slice, segments, [0..4, 4..*len]);
+        }
+        let queues = egress.queues.iter().take(egress.used);
+        queues
+            .flat_map(|q| q.messages.iter().map(|m| (m.segment, m.pieces.len() / 2)).collect::<Vec<_>>())
+            .collect()
+    }
+
+    #[test]
+    fn equal_slices_share_a_message_and_a_shorter_one_ends_it() {
+        let slices = [(SLICE, 100), (SLICE, 100), (SLICE, 60), (SLICE, 60), (SLICE, 100)];
+        assert_eq!(messages(&slices, true), [(100, 3), (0, 1), (0, 1)]);
+    }
+
+    #[test]
+    fn another_tunnel_or_traffic_class_starts_a_message() {
+        let (tunnel, tos) = (TunnelSlice { tunnel: TunnelId(1), ..SLICE }, TunnelSlice { tos: 3, ..SLICE });
+        assert_eq!(messages(&[(SLICE, 9), (tunnel, 9), (tos, 9), (tos, 9)], true), [(0, 1), (0, 1), (9, 2)]);
+    }
+
+    #[test]
+    fn without_segmentation_and_over_gre_each_slice_is_a_message() {
+        let gre = TunnelSlice { target: Target::Gre, ..SLICE };
+        assert_eq!(messages(&[(SLICE, 9), (SLICE, 9)], false), [(0, 1), (0, 1)]);
+        assert_eq!(messages(&[(gre, 9), (gre, 9)], true), [(0, 1), (0, 1)]);
+    }
+
+    #[test]
+    fn a_message_stays_within_what_the_kernel_takes() {
+        for len in [20, 1472, 9000, 65_000] {
+            let all = messages(&vec![(SLICE, len); 200], true);
+            assert_eq!(all.iter().map(|(_, packets)| packets).sum::<usize>(), 200);
+            assert!(
+                all.iter().all(|(_, packets)| *packets <= MAX_SEGMENTS && packets * len <= MAX_GSO_OCTETS)
+            );
+        }
+    }
+}

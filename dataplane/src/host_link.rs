@@ -1,0 +1,40 @@
+//! The way to and from the host itself: a tun interface that belongs to this process and goes away with it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::sys;
+
+/// What we take from the host: partial checksums and superframes. Datagram superframes need Linux 6.2.
+const TCP_OFFLOADS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+const UDP_OFFLOADS: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+#[derive(Debug)]
+pub(crate) struct HostLink {
+    file: File,
+    /// What the kernel agreed to.
+    pub(crate) offloads: Vec<String>,
+}
+
+impl HostLink {
+    pub(crate) fn open(name: &str) -> io::Result<HostLink> {
+        let fd = sys::open_tun(name)?;
+        let mut offloads = Vec::new();
+        if sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS | UDP_OFFLOADS).is_ok() {
+            offloads.extend([format!("{name}: TCP superframes"), format!("{name}: UDP superframes")]);
+        } else if sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS).is_ok() {
+            offloads.push(format!("{name}: TCP superframes"));
+        }
+        Ok(HostLink { file: File::from(fd), offloads })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// One packet with its virtio-net header, without waiting.
+    pub(crate) fn read(&self, octets: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(octets)
+    }
+}

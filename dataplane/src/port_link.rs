@@ -1,0 +1,86 @@
+//! A port: a packet socket on the host's end of a pod's veth, or on a VM's tap.
+//!
+//! `PACKET_VNET_HDR` lets superframes and partial checksums through both ways, which is what makes bulk fast.
+//! `PACKET_IGNORE_OUTGOING` keeps our own frames from coming back.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::counters::PortStats;
+use crate::sys::{self, IfIndex};
+
+/// Not in the libc crate: uapi linux/if_packet.h.
+const PACKET_VNET_HDR: i32 = 15;
+const PACKET_QDISC_BYPASS: i32 = 20;
+const PACKET_IGNORE_OUTGOING: i32 = 23;
+
+/// An open port.
+#[derive(Debug)]
+pub(crate) struct PortLink {
+    socket: Socket,
+    interface: String,
+    index: IfIndex,
+    down: AtomicBool,
+    /// Mean octets per frame lately: decides how many frames one call receives.
+    pub(crate) frame_size: AtomicUsize,
+    pub(crate) stats: Arc<PortStats>,
+}
+
+impl PortLink {
+    /// Opens a socket on the interface. Frames queue in it from now on.
+    pub(crate) fn open(interface: &str, buffer: usize, stats: Arc<PortStats>) -> io::Result<PortLink> {
+        let index = sys::if_index(interface)?;
+        // Protocol zero: nothing arrives, from any interface, before it is bound to the one.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        let fd = socket.as_fd();
+        sys::set_option(fd, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
+        sys::set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        // A veth has no queue to honour; where there is one, skipping it costs nothing but its shaping.
+        let _ = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+        set_buffers(fd, buffer);
+        sys::bind_packet(fd, index)?;
+        Ok(PortLink {
+            socket,
+            interface: interface.to_owned(),
+            index,
+            down: AtomicBool::new(false),
+            frame_size: AtomicUsize::new(0),
+            stats,
+        })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    pub(crate) fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// Whether the interface has gone. A socket does not find its way to a new one of the same name.
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Relaxed)
+    }
+
+    /// Clears a pending error, and looks whether the interface has gone for good: `true` the first time that it has.
+    pub(crate) fn check_interface(&self) -> bool {
+        let _ = sys::option(self.fd(), libc::SOL_SOCKET, libc::SO_ERROR);
+        let gone = sys::if_index(&self.interface).map_or(true, |index| index != self.index);
+        gone && !self.down.swap(true, Relaxed)
+    }
+}
+
+/// Sets both buffers, beyond the system's limit where that is allowed.
+pub(crate) fn set_buffers(fd: BorrowedFd<'_>, octets: usize) {
+    let octets = i32::try_from(octets).unwrap_or(i32::MAX);
+    let pairs = [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)];
+    for (force, ask) in pairs {
+        if sys::set_option(fd, libc::SOL_SOCKET, force, octets).is_err() {
+            let _ = sys::set_option(fd, libc::SOL_SOCKET, ask, octets);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Whether to wait for the next packet by asking again instead of sleeping.
+//!
+//! Waking up costs more than forwarding. While packets come closer together than [`SPIN`], a worker keeps asking for
+//! that long before it sleeps. It stops as soon as asking did not pay: an idle node uses no processor time.
+
+use std::time::{Duration, Instant};
+
+/// How long to ask before sleeping.
+const SPIN: Duration = Duration::from_micros(50);
+/// How many times in a row asking must have paid, or must have been about to.
+const TRUST: u8 = 4;
+const MOST_TRUST: u8 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Spin {
+    idle_since: Option<Instant>,
+    trust: u8,
+    asking: bool,
+}
+
+impl Spin {
+    pub(crate) fn new() -> Spin {
+        Spin { idle_since: None, trust: 0, asking: false }
+    }
+
+    /// What to tell epoll: zero to ask, negative to sleep.
+    pub(crate) fn timeout_ms(&mut self) -> i32 {
+        let now = Instant::now();
+        let since = *self.idle_since.get_or_insert(now);
+        self.asking = self.trust >= TRUST && now.duration_since(since) < SPIN;
+        if !self.asking && self.trust >= TRUST {
+            // Asked in vain.
+            self.trust -= TRUST;
+        }
+        if self.asking { 0 } else { -1 }
+    }
+
+    /// Told after epoll: whether there is work.
+    pub(crate) fn woke(&mut self, work: bool) {
+        if !work {
+            return;
+        }
+        let soon = self.idle_since.take().is_some_and(|since| since.elapsed() < SPIN);
+        self.trust = if soon { (self.trust + 1).min(MOST_TRUST) } else { self.trust.saturating_sub(1) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_sleeps_until_packets_have_come_close_together() {
+        let mut spin = Spin::new();
+        assert_eq!(spin.timeout_ms(), -1);
+        spin.trust = TRUST;
+        spin.idle_since = None;
+        assert_eq!(spin.timeout_ms(), 0);
+    }
+
+    #[test]
+    fn asking_in_vain_ends() {
+        let mut spin =
+            Spin { idle_since: Instant::now().checked_sub(2 * SPIN), trust: MOST_TRUST, asking: true };
+        assert_eq!(spin.timeout_ms(), -1);
+        assert!(spin.trust < MOST_TRUST);
+    }
+}

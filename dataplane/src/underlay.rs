@@ -1,0 +1,215 @@
+//! The tunnel's sockets: UDP for MPLS-over-UDP (RFC 7510), raw IP for MPLS-over-GRE (RFC 4023).
+//!
+//! ```text
+//!  in    UDP :6635 and :51234, one pair per worker (SO_REUSEPORT spreads flows)  UDP_GRO
+//!  out   a pool of UDP sockets on ports 49152-65535: a flow's hash chooses one   UDP_SEGMENT
+//!  both  one raw socket, protocol 47
+//! ```
+//! Outer headers belong to the kernel: it routes, resolves and reassembles. It never fragments what we send: "don't
+//! fragment" is set, and what is too big for the path comes back as an error. The outer UDP checksum stays on, since
+//! segmentation and the far end's coalescing need it; datagrams that arrive without one are accepted.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::DataplaneError;
+use crate::port_link::set_buffers;
+use crate::sys;
+
+/// RFC 7510 §7.
+pub(crate) const MPLS_OVER_UDP_PORT: u16 = 6635;
+/// What some routers sent before the port was assigned, and still send.
+const OLD_MPLS_OVER_UDP_PORT: u16 = 51234;
+const PORTS: [u16; 2] = [MPLS_OVER_UDP_PORT, OLD_MPLS_OVER_UDP_PORT];
+const GRE_PROTOCOL: i32 = 47;
+/// Source ports for entropy (RFC 7510 §3): the dynamic range.
+const FIRST_ENTROPY_PORT: u16 = 49_152;
+const ENTROPY_RANGE: u16 = 16_384;
+
+/// The sockets of one tunnel source address.
+#[derive(Debug)]
+pub(crate) struct Underlay {
+    address: IpAddr,
+    /// Per worker, per port.
+    receivers: Vec<Vec<UdpReceiver>>,
+    pool: Vec<Socket>,
+    gre: Option<Socket>,
+    /// Mean octets per GRE packet lately.
+    pub(crate) gre_frame_size: AtomicUsize,
+    /// Cleared where the kernel refuses to segment for us.
+    pub(crate) segments: AtomicBool,
+}
+
+/// A socket that datagrams arrive at.
+#[derive(Debug)]
+pub(crate) struct UdpReceiver {
+    socket: Socket,
+    /// Mean octets per message lately.
+    pub(crate) frame_size: AtomicUsize,
+}
+
+impl UdpReceiver {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Underlay {
+    /// Opens everything for this source address. Without the right to raw sockets there is no GRE; the reason is
+    /// returned beside.
+    pub(crate) fn open(
+        address: IpAddr,
+        workers: usize,
+        entropy_ports: u16,
+        buffer: usize,
+    ) -> Result<(Underlay, Option<io::Error>), DataplaneError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |source| DataplaneError::Underlay { what, address, source }
+        };
+        let mut receivers = Vec::new();
+        for _ in 0..workers {
+            let pair = PORTS.iter().map(|port| {
+                open_receiver(SocketAddr::new(address, *port), buffer).map_err(failed(&format!("UDP {port}")))
+            });
+            receivers.push(pair.collect::<Result<Vec<_>, _>>()?);
+        }
+        let pool = open_pool(address, entropy_ports.max(1), buffer).map_err(failed("UDP source ports"))?;
+        let (gre, without) = match open_gre(address, buffer) {
+            Ok(socket) => (Some(socket), None),
+            Err(error) => (None, Some(error)),
+        };
+        let segments = pool
+            .first()
+            .is_some_and(|socket| sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok());
+        let (segments, gre_frame_size) = (AtomicBool::new(segments), AtomicUsize::new(0));
+        Ok((Underlay { address, receivers, pool, gre, gre_frame_size, segments }, without))
+    }
+
+    pub(crate) fn receivers(&self, worker: usize) -> &[UdpReceiver] {
+        self.receivers.get(worker).map_or(&[], Vec::as_slice)
+    }
+
+    /// The socket for packets of this entropy, by its place in the pool.
+    pub(crate) fn pool_index(&self, entropy: u16) -> usize {
+        usize::from(entropy) % self.pool.len().max(1)
+    }
+
+    pub(crate) fn pool(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.pool.get(index).map(AsFd::as_fd)
+    }
+
+    pub(crate) fn gre(&self) -> Option<BorrowedFd<'_>> {
+        self.gre.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(crate) fn is_v6(&self) -> bool {
+        self.address.is_ipv6()
+    }
+
+    /// What the kernel does for us here.
+    pub(crate) fn offloads(&self) -> Vec<String> {
+        let mut offloads = Vec::new();
+        if self.segments.load(Relaxed) {
+            offloads.push("underlay: UDP segmentation".to_owned());
+        }
+        let coalesces = |receiver: &UdpReceiver| {
+            sys::option(receiver.fd(), libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|on| on != 0)
+        };
+        if self.receivers.iter().flatten().any(coalesces) {
+            offloads.push("underlay: UDP coalescing".to_owned());
+        }
+        offloads
+    }
+
+    /// The outer MTU of the path as the kernel knows it now.
+    pub(crate) fn path_mtu(&self, remote: IpAddr) -> io::Result<u16> {
+        let probe = UdpSocket::bind(SocketAddr::new(self.address, 0))?;
+        probe.connect(SocketAddr::new(remote, MPLS_OVER_UDP_PORT))?;
+        let mtu = if self.is_v6() {
+            sys::option(probe.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_MTU)?
+        } else {
+            sys::option(probe.as_fd(), libc::IPPROTO_IP, libc::IP_MTU)?
+        };
+        Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+    }
+}
+
+fn domain(address: IpAddr) -> Domain {
+    if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 }
+}
+
+/// What all tunnel sockets have in common.
+fn prepare(socket: &Socket, address: IpAddr, buffer: usize) -> io::Result<()> {
+    let fd = socket.as_fd();
+    socket.set_nonblocking(true)?;
+    set_buffers(fd, buffer);
+    if address.is_ipv6() {
+        // The address may come later, or be tentative still.
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1)?;
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)?;
+        sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    } else {
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_FREEBIND, 1)?;
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)?;
+        sys::set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    }
+}
+
+fn open_udp(address: SocketAddr, buffer: usize, share: bool) -> io::Result<Socket> {
+    let socket = Socket::new(domain(address.ip()), Type::DGRAM, Some(Protocol::UDP))?;
+    prepare(&socket, address.ip(), buffer)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn open_receiver(address: SocketAddr, buffer: usize) -> io::Result<UdpReceiver> {
+    let socket = open_udp(address, buffer, true)?;
+    if address.is_ipv6() {
+        // RFC 7510 §3.1 with RFC 6936: a known far end may leave the checksum out.
+        sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
+    }
+    // Kernels without it hand over one datagram at a time.
+    let _ = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    Ok(UdpReceiver { socket, frame_size: AtomicUsize::new(0) })
+}
+
+/// Sockets on ports spread over the range. A port that somebody has is passed over.
+fn open_pool(address: IpAddr, count: u16, buffer: usize) -> io::Result<Vec<Socket>> {
+    let count = count.min(ENTROPY_RANGE);
+    let step = ENTROPY_RANGE / count;
+    let mut pool = Vec::with_capacity(usize::from(count));
+    for place in 0..count {
+        let mut tries = (0..step).map(|offset| FIRST_ENTROPY_PORT + place * step + offset);
+        let socket = tries.find_map(|port| match open_udp(SocketAddr::new(address, port), buffer, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            opened => Some(opened),
+        });
+        let socket = socket.unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
+        // Nothing is ever read here: what a stranger sends to it takes no memory.
+        let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 0);
+        pool.push(socket);
+    }
+    Ok(pool)
+}
+
+fn open_gre(address: IpAddr, buffer: usize) -> io::Result<Socket> {
+    let socket = Socket::new(domain(address), Type::RAW, Some(Protocol::from(GRE_PROTOCOL)))?;
+    prepare(&socket, address, buffer)?;
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    Ok(socket)
+}

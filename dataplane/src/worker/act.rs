@@ -1,0 +1,258 @@
+//! What a verdict asks for: slices for tunnels, groups for ports and the host, replies.
+
+use std::ops::Range;
+
+use dataplane_core::segment::{Headers, SegmentError, Slice, Step, label_entry, segment};
+use dataplane_core::vnet::VNET_HEADER_LEN;
+use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce};
+use vrouter_types::{Encap, PortId};
+
+use super::{HEADS_AT, Packet, Worker};
+use crate::egress::{Target, TunnelSlice};
+use crate::gre;
+use crate::snapshot::Snapshot;
+
+const ETHERNET_LEN: usize = 14;
+/// The coalescer's number for the host, which is no port's.
+const HOST: u32 = u32::MAX;
+
+impl Worker {
+    pub(super) fn act(&mut self, snapshot: &Snapshot, verdict: Verdict, packet: Packet) {
+        match verdict {
+            Verdict::ToPort(port) => self.to_port(snapshot, port, packet),
+            Verdict::ToHost => self.coalesce(snapshot, HOST, packet),
+            Verdict::ToUnderlay(push) => self.to_tunnel(snapshot, push, packet),
+            Verdict::Reply(to) => self.reply(snapshot, to, packet.from),
+            Verdict::Drop(reason) => snapshot.drop_packets(reason, packet.from, 1),
+        }
+    }
+
+    fn to_port(&mut self, snapshot: &Snapshot, id: PortId, packet: Packet) {
+        let Some(port) = snapshot.fib.port(id) else {
+            return snapshot.drop_packets(DropReason::UnknownPort, packet.from, 1);
+        };
+        if packet.vnet.gso == Gso::None && packet.range.len() > usize::from(port.mtu) {
+            return self.fragment_to_port(snapshot, port, packet);
+        }
+        self.coalesce(snapshot, id.0, packet);
+    }
+
+    fn coalesce(&mut self, snapshot: &Snapshot, port: u32, Packet { range, vnet, .. }: Packet) {
+        if self.coalescer.is_full() {
+            self.finish_batch(snapshot);
+        }
+        self.coalescer.push(&self.memory, port, range, &vnet);
+    }
+
+    /// An IPv4 packet that is longer than the workload takes, and may be fragmented.
+    fn fragment_to_port(&mut self, snapshot: &Snapshot, port: &Port, packet: Packet) {
+        // What came before it leaves before it.
+        self.emit_groups(snapshot);
+        let mut prefix = [0; VNET_HEADER_LEN + ETHERNET_LEN];
+        let v6 = self.is_v6(packet.range.start);
+        prefix[VNET_HEADER_LEN..].copy_from_slice(&ethernet(snapshot, port, v6));
+        let target = Target::Port(port.id);
+        self.cut(snapshot, &prefix, usize::from(port.mtu), true, packet, |worker, [header, payload]| {
+            worker.egress.begin(target, 1);
+            worker.egress.add(target, header);
+            worker.egress.add(target, payload);
+        });
+    }
+
+    fn to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
+        let Some(tunnel) = snapshot.fib.tunnel(push.tunnel) else {
+            return snapshot.drop_packets(DropReason::NoTunnel, packet.from, 1);
+        };
+        let Some(underlay) = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6())
+        else {
+            return snapshot.drop_packets(DropReason::NoUnderlay, packet.from, 1);
+        };
+        let learned = snapshot.tunnel(push.tunnel).and_then(|stats| stats.path_mtu(self.now_ms()));
+        let mtu = learned.map_or(push.mtu, |learned| learned.min(push.mtu));
+        let entry = label_entry(push.label, push.tos >> 5, push.ttl);
+        let (mut prefix, mut len, target) = ([0; 8], 4, Target::Udp(underlay.pool_index(push.entropy)));
+        prefix[..4].copy_from_slice(&entry);
+        let target = if tunnel.encap == Encap::MplsOverGre {
+            prefix[..4].copy_from_slice(&gre::HEADER);
+            prefix[4..].copy_from_slice(&entry);
+            len = 8;
+            Target::Gre
+        } else {
+            target
+        };
+        let slice = TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos };
+        let segments = underlay.segments.load(std::sync::atomic::Ordering::Relaxed);
+        self.cut(snapshot, &prefix[..len], usize::from(mtu), push.fragment, packet, |worker, pieces| {
+            worker.egress.add_slice(slice, segments, pieces);
+        });
+    }
+
+    /// Cuts a packet into slices no longer than `max` behind `prefix`, and hands each to `queue`.
+    fn cut(
+        &mut self,
+        snapshot: &Snapshot,
+        prefix: &[u8],
+        max: usize,
+        fragment: bool,
+        Packet { range, vnet, from }: Packet,
+        mut queue: impl FnMut(&mut Worker, [Range<usize>; 2]),
+    ) {
+        let mut frame = Frame::new(self.memory.get_mut(range.clone()).unwrap_or_default(), vnet);
+        let mut slices = match segment(&mut frame, prefix, max, fragment) {
+            Ok(slices) => slices,
+            Err(SegmentError::TooBig) => return snapshot.drop_packets(DropReason::TooBig, from, 1),
+            Err(SegmentError::Malformed) => return snapshot.drop_packets(DropReason::SegmentFailed, from, 1),
+        };
+        loop {
+            let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
+            let mut headers = Headers::new(heads, self.heads_used);
+            let step = slices.next(slots.get(range.clone()).unwrap_or_default(), &mut headers);
+            self.heads_used = headers.used();
+            match step {
+                Step::Slice(Slice { header, payload }) => {
+                    let header = HEADS_AT + header.start..HEADS_AT + header.end;
+                    queue(self, [header, range.start + payload.start..range.start + payload.end]);
+                }
+                Step::Full => self.flush(snapshot),
+                Step::Done => return,
+            }
+        }
+    }
+
+    fn reply(&mut self, snapshot: &Snapshot, to: ReplyTo, from: Option<PortId>) {
+        if let Some(reason) = self.state.reply.reason() {
+            snapshot.drop_packets(reason, from, 1);
+        }
+        let vnet = VnetHeader::NONE.encode();
+        let len = self.state.reply.bytes().len();
+        if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN {
+            self.flush(snapshot);
+        }
+        let start = HEADS_AT + self.heads_used;
+        let Some(room) = self.memory.get_mut(start..start + VNET_HEADER_LEN + len) else { return };
+        room[..VNET_HEADER_LEN].copy_from_slice(&vnet);
+        room[VNET_HEADER_LEN..].copy_from_slice(self.state.reply.bytes());
+        self.heads_used += VNET_HEADER_LEN + len;
+        let whole = start..start + VNET_HEADER_LEN + len;
+        let target = match to {
+            ReplyTo::Port(port) => Target::Port(port),
+            ReplyTo::Host => Target::Host,
+            ReplyTo::Underlay(push) => {
+                let range = start + VNET_HEADER_LEN..whole.end;
+                return self.reply_to_tunnel(snapshot, push, range);
+            }
+        };
+        self.egress.begin(target, 1);
+        self.egress.add(target, whole);
+    }
+
+    /// A reply lies among the headers, where slices cannot refer to; it moves to where nothing else is.
+    fn reply_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, range: Range<usize>) {
+        let Some(tunnel) = snapshot.fib.tunnel(push.tunnel).copied() else { return };
+        let Some(underlay) = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6())
+        else {
+            return snapshot.drop_packets(DropReason::NoUnderlay, None, 1);
+        };
+        let entry = label_entry(push.label, push.tos >> 5, push.ttl);
+        let udp = tunnel.encap == Encap::MplsOverUdp;
+        let (target, front) = if udp {
+            (Target::Udp(underlay.pool_index(push.entropy)), [entry, [0; 4]])
+        } else {
+            (Target::Gre, [gre::HEADER, entry])
+        };
+        let front = front.as_flattened();
+        let front = if udp { &front[..4] } else { front };
+        let Some(header) = self.put(snapshot, front) else { return };
+        let slice = TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos };
+        self.egress.add_slice(slice, false, [header, range]);
+    }
+
+    fn put(&mut self, snapshot: &Snapshot, octets: &[u8]) -> Option<Range<usize>> {
+        let start = HEADS_AT + self.heads_used;
+        let range = start..start + octets.len();
+        let Some(room) = self.memory.get_mut(range.clone()) else {
+            self.flush(snapshot);
+            return None;
+        };
+        room.copy_from_slice(octets);
+        self.heads_used += octets.len();
+        Some(range)
+    }
+
+    /// Sends all that the batch has produced.
+    pub(super) fn finish_batch(&mut self, snapshot: &Snapshot) {
+        self.emit_groups(snapshot);
+        self.flush(snapshot);
+    }
+
+    fn flush(&mut self, snapshot: &Snapshot) {
+        let now_ms = self.now_ms();
+        self.egress.flush(snapshot, &self.memory, now_ms);
+        self.heads_used = 0;
+    }
+
+    /// Queues the groups that coalescing has made.
+    fn emit_groups(&mut self, snapshot: &Snapshot) {
+        for index in 0..self.coalescer.groups().len() {
+            let Some(group) = self.coalescer.groups().get(index).copied() else { break };
+            let room = VNET_HEADER_LEN + ETHERNET_LEN + coalesce::MAX_HEADER;
+            if self.memory.len() - HEADS_AT - self.heads_used < room {
+                self.flush(snapshot);
+            }
+            let id = PortId(group.port);
+            let packets = usize::from(group.packets);
+            let (target, link) = if group.port == HOST {
+                (Target::Host, None)
+            } else {
+                let Some(port) = snapshot.fib.port(id) else { continue };
+                (Target::Port(id), Some(ethernet(snapshot, port, self.is_v6(group.at()))))
+            };
+            let Some(header) = self.write_group(&group, link) else { continue };
+            self.egress.begin(target, packets);
+            self.egress.add(target, header);
+            for piece in self.coalescer.payload(&group) {
+                self.egress.add(target, piece);
+            }
+        }
+        self.coalescer.clear();
+    }
+
+    /// Writes virtio-net, link and packet header of a group side by side.
+    fn write_group(
+        &mut self,
+        group: &coalesce::Group,
+        link: Option<[u8; ETHERNET_LEN]>,
+    ) -> Option<Range<usize>> {
+        let link_len = link.map_or(0, |_| ETHERNET_LEN);
+        let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
+        let room = heads.get_mut(self.heads_used..)?;
+        let (front, behind) = room.split_at_mut_checked(VNET_HEADER_LEN + link_len)?;
+        let (len, mut vnet) = self.coalescer.write_header(group, slots, behind)?;
+        let shift = u16::try_from(link_len).unwrap_or(0);
+        if vnet.needs_csum || vnet.gso != Gso::None {
+            vnet.hdr_len = vnet.hdr_len.saturating_add(shift);
+            vnet.csum_start = vnet.csum_start.saturating_add(shift);
+        }
+        let (vnet_room, link_room) = front.split_at_mut(VNET_HEADER_LEN);
+        vnet_room.copy_from_slice(&vnet.encode());
+        if let Some(link) = link {
+            link_room.copy_from_slice(&link);
+        }
+        let start = HEADS_AT + self.heads_used;
+        self.heads_used += VNET_HEADER_LEN + link_len + len;
+        Some(start..HEADS_AT + self.heads_used)
+    }
+
+    fn is_v6(&self, at: usize) -> bool {
+        self.memory.get(at).is_some_and(|first| first >> 4 == 6)
+    }
+}
+
+/// From the gateway to the workload.
+fn ethernet(snapshot: &Snapshot, port: &Port, v6: bool) -> [u8; ETHERNET_LEN] {
+    let mut header = [0; ETHERNET_LEN];
+    header[..6].copy_from_slice(&port.mac.0);
+    header[6..12].copy_from_slice(&snapshot.fib.gateway.mac.0);
+    header[12..].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
+    header
+}
