@@ -13,7 +13,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use agent_api::client::ClientError;
+use agent_api::client::{ClientError, ProtocolError};
 use agent_api::{ApiError, ErrorKind};
 use serde_json::{Value, json};
 
@@ -82,6 +82,8 @@ impl Error {
             Error::Ipam(error) => error.code(),
             Error::Agent(ClientError::Refused(refusal)) => refusal_code(refusal),
             Error::Agent(ClientError::Unreachable { .. } | ClientError::Timeout(_)) => 11,
+            // It broke off: it was stopped or restarted while it worked for us.
+            Error::Agent(ClientError::Protocol(ProtocolError::Closed | ProtocolError::Io(_))) => 11,
             Error::Agent(ClientError::Protocol(_)) | Error::Answer(_) | Error::Kernel { .. } => 999,
         }
     }

@@ -52,7 +52,7 @@ impl Bench {
 
     fn host_interface(&self) -> String {
         let links = ip_json(&self.host, &["link"]);
-        let names = links.as_array().unwrap().iter().filter_map(|link| link["ifname"].as_str());
+        let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
         names.filter(|name| name.starts_with("vr")).collect()
     }
 }
