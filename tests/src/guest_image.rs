@@ -65,7 +65,8 @@ impl Image {
     pub fn get() -> Image {
         let cache = target_directory().join("lab-cache");
         let name = format!("guest-{:x}", contents());
-        let image = Image { kernel: cache.join(&name).join("vmlinuz"), initrd: cache.join(&name).join("initrd") };
+        let image =
+            Image { kernel: cache.join(&name).join("vmlinuz"), initrd: cache.join(&name).join("initrd") };
         if !image.initrd.exists() {
             // Two tests may do this at once: each works in a folder of its own, and the first to finish wins.
             let work = cache.join(format!("making-{}", std::process::id()));

@@ -110,3 +110,16 @@ pub fn packet_socket(ifindex: u32, timeout: Duration) -> io::Result<File> {
     socket.set_recv_buffer_size(8 << 20)?;
     Ok(File::from(OwnedFd::from(socket)))
 }
+
+/// Makes a datagram socket refuse what is larger than the path takes, as far as the kernel has learned it.
+pub fn forbid_fragments(socket: &std::net::UdpSocket) -> io::Result<()> {
+    let (level, option, value) = if socket.local_addr()?.is_ipv4() {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO)
+    };
+    let length = libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?;
+    // SAFETY: the value is a `c_int` of this length and outlives the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) })
+        .map(drop)
+}

@@ -1,4 +1,5 @@
 //! The peers that other tests rely on, with nothing of ours between them.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,6 +7,7 @@ use vrouter_tests::echo::web_page;
 use vrouter_tests::guest::EDGE_LABEL;
 use vrouter_tests::lab::underlay_v4;
 use vrouter_tests::packets::{gre, labelled, send_gre, send_mpls_over_udp, stack_entry, udp_packet};
+use vrouter_tests::sensors::{Bus, Carbon, Collector, publish};
 use vrouter_tests::{
     Answer, Capture, Edge, Frr, GoBgp, GoBgpPeer, Guest, Lab, PATIENCE, Probe, wait_for, wait_until,
 };
@@ -102,4 +104,19 @@ fn a_guest_on_a_tap_answers_and_serves() {
     assert_eq!(web_page(&site, vm).unwrap(), "vm");
     assert_eq!(guest.run("ping -c 1 -W 5 10.7.0.1 >/dev/null && echo reached"), "reached");
     assert_eq!(guest.attempt("false").unwrap().0, 1);
+}
+
+#[test]
+fn a_reading_travels_from_the_bus_into_carbon() {
+    let lab = Lab::new();
+    let (bus, store) = (lab.site("bus", 1), lab.site("store", 2));
+    let _bus = Bus::start(&lab, &bus);
+    let carbon = Carbon::start(&lab, &store);
+    let _collector = Collector::start(&bus, underlay_v4(1).into(), underlay_v4(2).into());
+    wait_for("the reading in carbon's file", PATIENCE, || {
+        // Again each time: the collector may not have subscribed yet.
+        publish(&store, underlay_v4(1).into(), "sensors/lamp7/celsius", 21.5);
+        let readings = carbon.readings("sensors.lamp7.celsius");
+        if readings.iter().any(|(_, value)| *value == 21.5) { Ok(()) } else { Err(readings) }
+    });
 }

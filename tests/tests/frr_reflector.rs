@@ -1,0 +1,92 @@
+//! FRR as route reflector between two gateways: what it sees of our routes, and what becomes of them when it goes.
+
+use serde_json::Value;
+use vrouter_tests::fixture::{ASN, city_rd, gateway, wait_routes};
+use vrouter_tests::lab::underlay_v4;
+use vrouter_tests::{Answer, Frr, Lab, Node, PATIENCE, Pod, Probe, wait_for, wait_until};
+
+fn reflected(lab: &Lab) -> (Frr, Node, Node) {
+    let frr = Frr::start(lab, "frr", 1, ASN, &[underlay_v4(11).into(), underlay_v4(12).into()]);
+    let one = Node::start(lab, "gw-11", 11, &gateway(11, &[1]));
+    let two = Node::start(lab, "gw-12", 12, &gateway(12, &[1]));
+    one.wait_established(frr.address());
+    two.wait_established(frr.address());
+    (frr, one, two)
+}
+
+/// The label of a pod, as its own node shows it.
+fn label(node: &Node, pod: &Pod) -> Value {
+    let ports = node.ctl_json(&["show", "ports"]);
+    let ports = ports["ports"].as_array().cloned().unwrap_or_default();
+    let own = ports.into_iter().find(|port| port["key"]["container"] == pod.container());
+    own.unwrap_or_else(|| panic!("{} has no port", pod.container()))["label"].clone()
+}
+
+#[test]
+fn frr_sees_label_distinguisher_targets_and_encapsulations_and_pods_meet() {
+    let lab = Lab::new();
+    let (frr, one, two) = reflected(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    for (family, prefix) in [("ipv4", format!("{}/32", near.v4())), ("ipv6", format!("{}/128", near.v6()))] {
+        let paths = frr.vpn_paths(family, &city_rd(11), &prefix);
+        let [path] = &paths[..] else { panic!("one path for {prefix}: {paths:#?}") };
+        assert_eq!(path["remoteLabel"], label(&one, &near), "{path:#?}");
+        assert_eq!(path["valid"], true, "{path:#?}");
+        assert_eq!(path["locPrf"], 100, "{path:#?}");
+        let next_hop = path["nexthops"][0]["ip"].as_str().unwrap_or("none");
+        assert!(next_hop.ends_with("192.0.2.11"), "{path:#?}");
+        let communities = path["extendedCommunity"]["string"].as_str().unwrap_or("none");
+        let mut communities: Vec<&str> = communities.split(' ').collect();
+        communities.sort_unstable();
+        assert_eq!(communities, ["ET:11", "ET:13", "ET:2", "RT:4200000000:100"], "{path:#?}");
+    }
+    for address in far.addresses() {
+        assert_eq!(Probe::default().send(near.namespace(), address), Answer::Reply, "to {address}");
+    }
+    // The far gateway's view: the next hop is the other gateway and not the reflector.
+    let hops = two.wait_route("city", &format!("{}/32", near.v4()));
+    assert_eq!(hops[0]["ip"], "192.0.2.11", "{hops:#?}");
+    assert_eq!(hops[0]["label"], label(&one, &near), "{hops:#?}");
+}
+
+#[test]
+fn a_deleted_pod_is_withdrawn_from_frr() {
+    let lab = Lab::new();
+    let (frr, one, two) = reflected(&lab);
+    let near = one.add_pod("near");
+    wait_routes(&two, &near.addresses());
+    near.delete();
+    for (family, prefix) in [("ipv4", format!("{}/32", near.v4())), ("ipv6", format!("{}/128", near.v6()))] {
+        wait_until("the route to be withdrawn from FRR", PATIENCE, || {
+            frr.vpn_paths(family, &city_rd(11), &prefix).is_empty()
+        });
+        two.wait_no_route("city", &prefix);
+    }
+}
+
+#[test]
+fn a_session_comes_back_by_itself_when_frr_does() {
+    let lab = Lab::new();
+    let (mut frr, one, two) = reflected(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    frr.kill();
+    wait_for("the lost session to be seen", PATIENCE, || match one.bgp_state(frr.address()) {
+        state if state == "Established" => Err(state),
+        _ => Ok(()),
+    });
+    one.wait_no_route("city", &format!("{}/32", far.v4()));
+    let during = one.add_pod("during");
+    frr.start_again();
+    one.wait_established(frr.address());
+    two.wait_established(frr.address());
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    wait_routes(&two, &during.addresses());
+    assert_eq!(Probe::default().send(far.namespace(), during.v4().into()), Answer::Reply);
+    let neighbor = &one.ctl_json(&["show", "bgp", "neighbors"])["neighbors"][frr.address().to_string()];
+    assert_eq!(neighbor["connectionsDropped"], 1, "{neighbor:#?}");
+    assert_eq!(neighbor["connectionsEstablished"], 2, "{neighbor:#?}");
+}

@@ -1,0 +1,58 @@
+//! The host reaches its pods through `vrouter0`, as a kubelet's probe does; pods reach the host where their VRF is open.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, SocketAddr};
+
+use vrouter_tests::fixture::{ASN, city, vrf};
+use vrouter_tests::{AgentConfig, Answer, Lab, Node, Probe, Server, ask_tcp, ask_udp};
+
+/// A node whose default VRF is open to the host, and a tenant whose VRF is closed.
+fn node(lab: &Lab) -> Node {
+    let tenant = vrf("tenant", "target:4200000000:7", 70, 11);
+    Node::start(lab, "gw-11", 11, &AgentConfig::new(ASN).vrf(&city(11)).vrf(&tenant))
+}
+
+#[test]
+fn the_host_probes_pods_of_every_vrf() {
+    let lab = Lab::new();
+    let node = node(&lab);
+    for pod in [node.add_pod("open"), node.add_pod_in("closed", "tenant")] {
+        let servers = [Server::udp(pod.namespace(), 8080, "pod"), Server::tcp(pod.namespace(), 8080, "pod")];
+        for address in pod.addresses() {
+            let to = SocketAddr::new(address, servers[0].port());
+            assert_eq!(Probe::default().send(node.namespace(), address), Answer::Reply, "ping {address}");
+            assert_eq!(ask_tcp(node.namespace(), to, "GET /healthz").expect("a TCP answer"), "pod");
+            assert_eq!(ask_udp(node.namespace(), to, "alive?").expect("a UDP answer"), "pod alive?");
+        }
+    }
+}
+
+#[test]
+fn pods_open_flows_to_the_host_only_where_their_vrf_is_open() {
+    let lab = Lab::new();
+    let node = node(&lab);
+    let (open, closed) = (node.add_pod("open"), node.add_pod_in("closed", "tenant"));
+    let server = Server::tcp(node.namespace(), 53, "host");
+    let addresses: [IpAddr; 2] = ["169.254.1.1".parse().unwrap(), node.address()];
+    for address in addresses {
+        let to = SocketAddr::new(address, server.port());
+        assert_eq!(ask_tcp(open.namespace(), to, "lookup").expect("an answer"), "host", "{address}");
+        assert!(ask_tcp(closed.namespace(), to, "lookup").is_err(), "{address} is open to a closed VRF");
+    }
+    assert!(node.drops().get("host-closed").is_some_and(|packets| *packets > 0), "{:?}", node.drops());
+}
+
+#[test]
+fn the_host_reaches_no_pod_that_is_gone() {
+    let lab = Lab::new();
+    let node = node(&lab);
+    let pod = node.add_pod("gone");
+    let address = pod.v4();
+    assert_eq!(Probe::default().send(node.namespace(), address.into()), Answer::Reply);
+    pod.delete();
+    let answer = node.namespace().run(|| {
+        let to = SocketAddr::new(address.into(), 80);
+        std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_secs(1)).map(drop)
+    });
+    assert!(answer.is_err());
+}
