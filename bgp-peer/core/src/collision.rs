@@ -30,7 +30,12 @@ pub(crate) enum Verdict {
 ///
 /// The connection that the speaker with the larger identifier opened stays; where the identifiers are the same, the
 /// larger AS number decides. An established session is never given up for a new connection.
-pub(crate) fn resolve(this: Direction, other: State, local: (Ipv4Addr, Asn), peer: (Ipv4Addr, Asn)) -> Verdict {
+pub(crate) fn resolve(
+    this: Direction,
+    other: State,
+    local: (Ipv4Addr, Asn),
+    peer: (Ipv4Addr, Asn),
+) -> Verdict {
     let winner = if local > peer { Direction::Outgoing } else { Direction::Incoming };
     match other {
         State::Idle | State::Connect | State::Active => Verdict::KeepBoth,

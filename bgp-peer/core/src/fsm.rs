@@ -182,7 +182,9 @@ pub fn step(state: State, event: Event) -> (State, &'static [Action]) {
         (OpenSent, NotificationReceived) => (Idle, &[Close, Retry]),
         (OpenSent, HoldExpires) => (Idle, &[Notify, Close, Retry]),
         (OpenSent, HeaderError | OpenError) => (Idle, &[Notify, Close, Damp]),
-        (OpenSent, ConnectRetryExpires | KeepaliveExpires | SendHoldExpires) => (Idle, &[Notify, Close, Retry]),
+        (OpenSent, ConnectRetryExpires | KeepaliveExpires | SendHoldExpires) => {
+            (Idle, &[Notify, Close, Retry])
+        }
         (OpenSent, KeepaliveReceived | UpdateReceived | UpdateError) => (Idle, &[Notify, Close, Damp]),
         (OpenSent, RefreshReceived) => (Idle, &[Notify, Close, Damp]),
 

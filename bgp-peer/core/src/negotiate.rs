@@ -157,12 +157,20 @@ mod tests {
     #[test]
     fn wrong_as_zero_as_and_our_own_identifier_are_refused() {
         let local = config(65000, [192, 0, 2, 1]);
-        assert_eq!(negotiate(&local, &config(65001, [192, 0, 2, 2]).open()), Err(Notification::bad_peer_as()));
-        assert_eq!(negotiate(&local, &config(65000, [192, 0, 2, 1]).open()), Err(Notification::bad_bgp_identifier()));
+        assert_eq!(
+            negotiate(&local, &config(65001, [192, 0, 2, 2]).open()),
+            Err(Notification::bad_peer_as())
+        );
+        assert_eq!(
+            negotiate(&local, &config(65000, [192, 0, 2, 1]).open()),
+            Err(Notification::bad_bgp_identifier())
+        );
         let zero = SessionConfig { peer_asn: Asn(0), ..config(65000, [192, 0, 2, 1]) };
         assert_eq!(negotiate(&zero, &config(0, [192, 0, 2, 2]).open()), Err(Notification::bad_peer_as()));
         let external = SessionConfig { peer_asn: Asn(65001), ..config(65000, [192, 0, 2, 1]) };
-        assert!(negotiate(&external, &config(65001, [192, 0, 2, 1]).open()).is_ok_and(|agreed| !agreed.is_ibgp));
+        assert!(
+            negotiate(&external, &config(65001, [192, 0, 2, 1]).open()).is_ok_and(|agreed| !agreed.is_ibgp)
+        );
     }
 
     #[test]
@@ -175,7 +183,10 @@ mod tests {
 
     #[test]
     fn no_common_family_names_what_is_missing() {
-        let other = SessionConfig { families: FamilySet::from_iter([Family::Ipv6Unicast]), ..config(65000, [192, 0, 2, 2]) };
+        let other = SessionConfig {
+            families: FamilySet::from_iter([Family::Ipv6Unicast]),
+            ..config(65000, [192, 0, 2, 2])
+        };
         let refusal = negotiate(&config(65000, [192, 0, 2, 1]), &other.open()).unwrap_err();
         assert_eq!((refusal.code, refusal.subcode, refusal.data.len()), (2, 7, 18));
     }

@@ -140,7 +140,9 @@ impl Neighbor {
             }
             Input::Bytes(conn, octets) => self.read(conn, octets, now),
             Input::Closed(conn, why) => self.closed(conn, why, now),
-            Input::Sending(conn, messages) => self.with_session(conn, now, |session, env| session.sending(messages, env)),
+            Input::Sending(conn, messages) => {
+                self.with_session(conn, now, |session, env| session.sending(messages, env))
+            }
             Input::Sent(conn) => self.with_session(conn, now, |session, _| session.sent(now)),
             Input::Reset(notification, octets) => {
                 for direction in BOTH {
@@ -164,7 +166,9 @@ impl Neighbor {
                     Timer::IdleHold => continue,
                     Timer::Hold => (Event::HoldExpires, sent(Notification::hold_timer_expired())),
                     Timer::Keepalive => (Event::KeepaliveExpires, Detail::Nothing),
-                    Timer::SendHold => (Event::SendHoldExpires, sent(Notification::send_hold_timer_expired())),
+                    Timer::SendHold => {
+                        (Event::SendHoldExpires, sent(Notification::send_hold_timer_expired()))
+                    }
                     Timer::Settle => {
                         self.backoff.reset();
                         continue;
@@ -363,7 +367,9 @@ impl Neighbor {
         let read = Open::decode(message.body()).and_then(|open| Ok((negotiate(&self.config, &open)?, open)));
         let (negotiated, open) = match read {
             Ok(read) => read,
-            Err(refusal) => return self.step(direction, Event::OpenError, sent(refusal), &message.octets, now),
+            Err(refusal) => {
+                return self.step(direction, Event::OpenError, sent(refusal), &message.octets, now);
+            }
         };
         let other = opposite(direction);
         let local = (negotiated.local_router_id, negotiated.local_asn);
@@ -417,7 +423,9 @@ impl Neighbor {
     fn settle(&mut self, now: Instant) {
         let is_served = self.incoming.state >= State::OpenConfirm;
         match self.outgoing.state {
-            State::Idle if self.started && !self.passive && !is_served => self.start(Direction::Outgoing, now),
+            State::Idle if self.started && !self.passive && !is_served => {
+                self.start(Direction::Outgoing, now)
+            }
             State::Connect | State::Active if is_served => {
                 self.step(Direction::Outgoing, Event::Stop, Detail::Nothing, &[], now);
                 self.outgoing.timers.stop_all();
@@ -458,8 +466,13 @@ impl Neighbor {
             Direction::Outgoing => &mut self.outgoing,
             Direction::Incoming => &mut self.incoming,
         };
-        let mut env =
-            Env { config: &self.config, out: &mut self.out, sent: &mut self.sent, jitter: &mut self.jitter, now };
+        let mut env = Env {
+            config: &self.config,
+            out: &mut self.out,
+            sent: &mut self.sent,
+            jitter: &mut self.jitter,
+            now,
+        };
         work(session, &mut env)
     }
 }

@@ -333,7 +333,10 @@ fn message_of(event: Event) -> Option<MessageType> {
         Event::RefreshReceived => Some(MessageType::RouteRefresh),
         Event::NotificationReceived => Some(MessageType::Notification),
         Event::Start | Event::StartPassive | Event::Stop | Event::Opened | Event::ConnectionFails => None,
-        Event::ConnectRetryExpires | Event::HoldExpires | Event::KeepaliveExpires | Event::SendHoldExpires => None,
+        Event::ConnectRetryExpires
+        | Event::HoldExpires
+        | Event::KeepaliveExpires
+        | Event::SendHoldExpires => None,
         Event::HeaderError | Event::CollisionDump => None,
     }
 }

@@ -145,7 +145,10 @@ mod tests {
         let (mut backoff, mut jitter) = (Backoff::new(), Jitter::new(7));
         for longest in [1, 2, 4, 8, 16, 30, 30, 30].map(Duration::from_secs) {
             let wait = backoff.fail(&mut jitter);
-            assert!(wait > longest / 2 - Duration::from_millis(1) && wait <= longest, "{wait:?} for {longest:?}");
+            assert!(
+                wait > longest / 2 - Duration::from_millis(1) && wait <= longest,
+                "{wait:?} for {longest:?}"
+            );
         }
         backoff.reset();
         assert!(backoff.fail(&mut jitter) <= Backoff::FIRST);

@@ -151,15 +151,23 @@ impl Offer {
             match (capability.code, capability.value.as_ref()) {
                 (MULTIPROTOCOL, &[a, b, _, safi]) => {
                     multiprotocol = true;
-                    Family::from_code(u16::from_be_bytes([a, b]), safi).into_iter().for_each(|f| offer.families.insert(f));
+                    Family::from_code(u16::from_be_bytes([a, b]), safi)
+                        .into_iter()
+                        .for_each(|f| offer.families.insert(f));
                 }
-                (FOUR_OCTET_AS, &[a, b, c, d]) => offer.four_octet_as = Some(Asn(u32::from_be_bytes([a, b, c, d]))),
+                (FOUR_OCTET_AS, &[a, b, c, d]) => {
+                    offer.four_octet_as = Some(Asn(u32::from_be_bytes([a, b, c, d])))
+                }
                 (EXTENDED_NEXTHOP, value) if value.len().is_multiple_of(6) => {
                     offer.extended_nexthop = extended_nexthop_families(value);
                 }
-                (MULTIPROTOCOL | FOUR_OCTET_AS | EXTENDED_NEXTHOP, _) => return Err(Notification::open_malformed()),
+                (MULTIPROTOCOL | FOUR_OCTET_AS | EXTENDED_NEXTHOP, _) => {
+                    return Err(Notification::open_malformed());
+                }
                 // RFC 4724 §3: two octets, then four per family.
-                (GRACEFUL_RESTART, value) if value.len() % 4 != 2 => return Err(Notification::open_malformed()),
+                (GRACEFUL_RESTART, value) if value.len() % 4 != 2 => {
+                    return Err(Notification::open_malformed());
+                }
                 (ROUTE_REFRESH, _) => offer.route_refresh = true,
                 (ENHANCED_ROUTE_REFRESH, _) => offer.enhanced_route_refresh = true,
                 (EXTENDED_MESSAGE, _) => offer.extended_message = true,
@@ -230,7 +238,11 @@ mod tests {
             capability(EXTENDED_NEXTHOP, &[0, 1, 0, 128, 0]),
             capability(GRACEFUL_RESTART, &[]),
         ] {
-            assert_eq!(Offer::from_capabilities(&[broken.clone()]), Err(Notification::open_malformed()), "{broken:?}");
+            assert_eq!(
+                Offer::from_capabilities(&[broken.clone()]),
+                Err(Notification::open_malformed()),
+                "{broken:?}"
+            );
         }
     }
 
@@ -242,7 +254,10 @@ mod tests {
 
     #[test]
     fn without_multiprotocol_it_is_ipv4_unicast() {
-        assert_eq!(Offer::from_capabilities(&[]).unwrap().families, FamilySet::from_iter([Family::Ipv4Unicast]));
+        assert_eq!(
+            Offer::from_capabilities(&[]).unwrap().families,
+            FamilySet::from_iter([Family::Ipv4Unicast])
+        );
         let multicast = [capability(MULTIPROTOCOL, &[0, 1, 0, 2])];
         assert!(Offer::from_capabilities(&multicast).unwrap().families.is_empty());
     }

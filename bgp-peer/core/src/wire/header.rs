@@ -144,7 +144,10 @@ mod tests {
         for end in 0..whole.len() {
             assert_eq!(Header::decode(&whole[..end], false), Ok(None), "{end} octets");
         }
-        assert_eq!(Header::decode(&whole, false), Ok(Some(Header { kind: MessageType::Keepalive, length: 19 })));
+        assert_eq!(
+            Header::decode(&whole, false),
+            Ok(Some(Header { kind: MessageType::Keepalive, length: 19 }))
+        );
     }
 
     #[test]
@@ -153,19 +156,29 @@ mod tests {
         for at in 0..16 {
             let mut octets = message(19, 4);
             octets[at] = 0xfe;
-            assert_eq!(Header::decode(&octets, false), Err(Notification::connection_not_synchronized()), "octet {at}");
+            assert_eq!(
+                Header::decode(&octets, false),
+                Err(Notification::connection_not_synchronized()),
+                "octet {at}"
+            );
         }
     }
 
     #[test]
     fn each_type_has_its_lengths() {
         // (type, smallest, largest, largest with extended messages)
-        for (code, min, max, extended) in [(1, 29, 4096, 4096), (2, 23, 4096, 65535), (3, 21, 4096, 65535), (4, 19, 19, 19)] {
+        for (code, min, max, extended) in
+            [(1, 29, 4096, 4096), (2, 23, 4096, 65535), (3, 21, 4096, 65535), (4, 19, 19, 19)]
+        {
             let right = |length, extended| Header::decode(&message(length, code), extended).is_ok();
             assert!(right(min, false) && right(max, false) && right(extended, true), "type {code}");
             for (length, extended) in [(min - 1, false), (min - 1, true), (max + 1, false)] {
                 let verdict = Header::decode(&message(length, code), extended);
-                assert_eq!(verdict, Err(Notification::bad_message_length(length)), "type {code} length {length}");
+                assert_eq!(
+                    verdict,
+                    Err(Notification::bad_message_length(length)),
+                    "type {code} length {length}"
+                );
             }
         }
     }

@@ -258,7 +258,10 @@ mod tests {
         Notification::administrative_shutdown("router moves to the new rack").encode(&mut out);
         let read = Notification::decode(&out[header::LEN..]);
         assert_eq!(read.shutdown_communication().unwrap(), "router moves to the new rack");
-        assert_eq!(read.to_string(), "Cease, Administrative Shutdown (6/2): \"router moves to the new rack\"");
+        assert_eq!(
+            read.to_string(),
+            "Cease, Administrative Shutdown (6/2): \"router moves to the new rack\""
+        );
     }
 
     #[test]
