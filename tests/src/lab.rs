@@ -11,6 +11,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 
@@ -24,21 +25,27 @@ const BRIDGE: &str = "br0";
 pub struct Lab {
     wan: Namespace,
     directory: TempDir,
+    _turn: MutexGuard<'static, ()>,
 }
 
+/// Names of namespaces are unique among processes only, so the labs of one process take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
 impl Lab {
-    /// Makes an empty lab, after sweeping what labs of dead processes left.
+    /// Makes an empty lab, after sweeping what labs of dead processes left. Waits for another lab of this process to be
+    /// dropped.
     ///
     /// # Panics
     /// When not run as root, or when the kernel refuses.
     pub fn new() -> Lab {
         assert!(sys::is_root(), "this test makes network namespaces and needs root: run it with sudo");
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         netns::sweep();
         let directory = tempfile::Builder::new().prefix(&format!("vr-{}-", std::process::id())).tempdir();
         let directory = directory.unwrap_or_else(|error| panic!("make a scratch directory: {error}"));
         let wan = Namespace::new("wan");
         wan.add_bridge(BRIDGE);
-        Lab { wan, directory }
+        Lab { wan, directory, _turn: turn }
     }
 
     /// The scratch directory.
