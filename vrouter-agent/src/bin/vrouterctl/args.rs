@@ -75,7 +75,7 @@ pub(crate) enum Show {
         /// Of this VRF only
         #[arg(long, value_name = "NAME")]
         vrf: Option<String>,
-        /// This prefix and those inside it
+        /// This prefix and those inside it; if there are none, the route that covers it
         prefix: Option<Prefix>,
     },
     /// Ports of pods and VMs, with their counters
