@@ -84,7 +84,7 @@ fn mix(a: u64, b: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::fib::TunnelId;
-    use crate::testing::{udp4, udp6};
+    use crate::testing::udp;
     use std::collections::{BTreeMap, BTreeSet};
     use vrouter_types::{Encap, Label};
 
@@ -103,11 +103,11 @@ mod tests {
 
     #[test]
     fn the_ports_of_a_flow_count_and_its_payload_does_not() {
-        let (mut a, b) = (udp4("10.0.0.1", "10.0.0.2", 7), udp4("10.0.0.1", "10.0.0.2", 100));
+        let (mut a, b) = (udp("10.0.0.1", "10.0.0.2", 7), udp("10.0.0.1", "10.0.0.2", 100));
         assert_eq!(hash(&a), hash(&b));
         a[21] ^= 1;
         assert_ne!(hash(&a), hash(&b));
-        let (mut a, b) = (udp6("fd00::1", "fd00::2", 7), udp6("fd00::1", "fd00::2", 100));
+        let (mut a, b) = (udp("fd00::1", "fd00::2", 7), udp("fd00::1", "fd00::2", 100));
         assert_eq!(hash(&a), hash(&b));
         a[40] ^= 1;
         assert_ne!(hash(&a), hash(&b));
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn all_fragments_of_a_datagram_hash_alike() {
-        let (mut first, mut later) = (udp4("10.0.0.1", "10.0.0.2", 8), udp4("10.0.0.1", "10.0.0.2", 8));
+        let (mut first, mut later) = (udp("10.0.0.1", "10.0.0.2", 8), udp("10.0.0.1", "10.0.0.2", 8));
         later[20..].fill(0x5a); // no ports here
         fragment(&mut first, 0x2000);
         fragment(&mut later, 0x0002);
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn another_key_is_another_hash() {
-        let bytes = udp4("10.0.0.1", "10.0.0.2", 7);
+        let bytes = udp("10.0.0.1", "10.0.0.2", 7);
         let packet = Packet::parse(&bytes).unwrap();
         assert_ne!(FlowKey::new([1, 2]).flow(&packet, &bytes), FlowKey::new([3, 4]).flow(&packet, &bytes));
     }
@@ -133,7 +133,7 @@ mod tests {
     fn entropy_spreads() {
         let mut seen = BTreeSet::new();
         for port in 0..1000u16 {
-            let mut bytes = udp4("10.0.0.1", "10.0.0.2", 0);
+            let mut bytes = udp("10.0.0.1", "10.0.0.2", 0);
             bytes[20..22].copy_from_slice(&port.to_be_bytes());
             seen.insert(hash(&bytes).entropy() % 16);
         }

@@ -27,17 +27,17 @@ use crate::vnet::Gso;
 
 /// What becomes of an Ethernet frame from a workload.
 pub fn from_port(fib: &Fib, state: &mut State, port: PortId, frame: &mut Frame<'_>) -> Verdict {
-    Pipeline { fib, state, steps: &mut Silent }.from_port(port, frame)
+    Pipeline { fib, state, steps: &mut Silent }.port_frame(port, frame)
 }
 
 /// What becomes of a tunnel's packet, which begins at its label.
 pub fn from_underlay(fib: &Fib, state: &mut State, outer: Outer, frame: &mut Frame<'_>) -> Verdict {
-    Pipeline { fib, state, steps: &mut Silent }.from_underlay(outer, frame)
+    Pipeline { fib, state, steps: &mut Silent }.tunnel_packet(outer, frame)
 }
 
 /// What becomes of an IP packet from the host.
 pub fn from_host(fib: &Fib, state: &mut State, frame: &mut Frame<'_>) -> Verdict {
-    Pipeline { fib, state, steps: &mut Silent }.from_host(frame)
+    Pipeline { fib, state, steps: &mut Silent }.host_packet(frame)
 }
 
 /// One packet on its way. `steps` hears what happens, and compiles to nothing where nobody listens.
@@ -185,8 +185,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Way::Host => self.error_to_host(packet, bytes, what),
             Way::Tunnel(_, push) => {
                 icmp::write_error(&mut self.state.reply, None, src, (packet, bytes), what, push.mtu)?;
-                let tos =
-                    self.state.reply.bytes().get(1).map_or(0, |tos| if packet.is_v4() { *tos } else { 0 });
+                let tos = icmp::error_tos(packet.is_v4());
                 Some(ReplyTo::Underlay(Push { ttl: crate::reply::REPLY_TTL, tos, ..push }))
             }
         }

@@ -132,7 +132,7 @@ impl Flow {
     fn of_host(port: PortId, packet: &Packet, bytes: &[u8]) -> Option<Flow> {
         let ports = match packet.ports(bytes) {
             Some((host, pod)) => [host, pod],
-            None => [echo(packet, bytes, ECHO_REQUEST)?, 0],
+            None => [echo_id(packet, bytes, ECHO_REQUEST)?, 0],
         };
         let (host, pod) = (words(packet.src), words(packet.dst));
         Some(Flow { port, protocol: packet.protocol, host, pod, ports })
@@ -142,7 +142,7 @@ impl Flow {
     fn of_port(port: PortId, packet: &Packet, bytes: &[u8]) -> Option<Flow> {
         let ports = match packet.ports(bytes) {
             Some((pod, host)) => [host, pod],
-            None => [echo(packet, bytes, ECHO_REPLY)?, 0],
+            None => [echo_id(packet, bytes, ECHO_REPLY)?, 0],
         };
         if packet.protocol == TCP {
             let flags = packet.transport(bytes).get(13)?;
@@ -170,7 +170,7 @@ const ECHO_REQUEST: [u8; 2] = [8, 128];
 const ECHO_REPLY: [u8; 2] = [0, 129];
 
 /// The identifier of an echo message of this kind.
-fn echo(packet: &Packet, bytes: &[u8], kinds: [u8; 2]) -> Option<u16> {
+fn echo_id(packet: &Packet, bytes: &[u8], kinds: [u8; 2]) -> Option<u16> {
     let kind = if packet.is_v4() { kinds[0] } else { kinds[1] };
     match packet.icmp(bytes)? {
         [first, 0, _, _, a, b, ..] if *first == kind => Some(u16::from_be_bytes([*a, *b])),
@@ -206,7 +206,7 @@ fn age(slot: u64, now: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{echo4, tcp4, udp4};
+    use crate::testing::{echo, tcp, udp};
 
     const PORT: PortId = PortId(3);
 
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_known_until_the_flow_was_idle_for_long() {
-        let (flows, probe) = (table(64), udp4("169.254.1.1", "10.0.0.2", 4));
+        let (flows, probe) = (table(64), udp("169.254.1.1", "10.0.0.2", 4));
         assert!(!answers(&flows, PORT, &swap(&probe), 0));
         begin(&flows, &probe, 1_000_000);
         assert!(answers(&flows, PORT, &swap(&probe), 1_000_000));
@@ -244,14 +244,14 @@ mod tests {
 
     #[test]
     fn the_same_addresses_on_another_port_are_another_flow() {
-        let (flows, probe) = (table(64), udp4("169.254.1.1", "10.0.0.2", 4));
+        let (flows, probe) = (table(64), udp("169.254.1.1", "10.0.0.2", 4));
         begin(&flows, &probe, 0);
         assert!(!answers(&flows, PortId(4), &swap(&probe), 0));
     }
 
     #[test]
     fn a_bare_syn_answers_nobody() {
-        let (flows, syn) = (table(64), tcp4("169.254.1.1", "10.0.0.2", TCP_SYN, &[]));
+        let (flows, syn) = (table(64), tcp("169.254.1.1", "10.0.0.2", TCP_SYN, &[], 0));
         begin(&flows, &syn, 0);
         assert!(!answers(&flows, PORT, &swap(&syn), 0));
         let mut syn_ack = swap(&syn);
@@ -262,17 +262,17 @@ mod tests {
     #[test]
     fn an_echo_reply_answers_and_an_echo_request_does_not() {
         let flows = table(64);
-        begin(&flows, &echo4("169.254.1.1", "10.0.0.2", 8, 77), 0);
-        assert!(answers(&flows, PORT, &echo4("10.0.0.2", "169.254.1.1", 0, 77), 0));
-        assert!(!answers(&flows, PORT, &echo4("10.0.0.2", "169.254.1.1", 0, 78), 0));
-        assert!(!answers(&flows, PORT, &echo4("10.0.0.2", "169.254.1.1", 8, 77), 0));
+        begin(&flows, &echo("169.254.1.1", "10.0.0.2", 8, 77), 0);
+        assert!(answers(&flows, PORT, &echo("10.0.0.2", "169.254.1.1", 0, 77), 0));
+        assert!(!answers(&flows, PORT, &echo("10.0.0.2", "169.254.1.1", 0, 78), 0));
+        assert!(!answers(&flows, PORT, &echo("10.0.0.2", "169.254.1.1", 8, 77), 0));
     }
 
     #[test]
     fn an_error_about_a_flow_of_the_host_belongs_to_it() {
-        let (flows, probe) = (table(64), udp4("169.254.1.1", "10.0.0.2", 4));
+        let (flows, probe) = (table(64), udp("169.254.1.1", "10.0.0.2", 4));
         begin(&flows, &probe, 0);
-        let mut error = echo4("10.0.0.2", "169.254.1.1", 3, 0);
+        let mut error = echo("10.0.0.2", "169.254.1.1", 3, 0);
         error.extend(&probe[..28]);
         error[2..4].copy_from_slice(&56u16.to_be_bytes());
         let packet = Packet::read(&error).unwrap();
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn later_fragments_follow_their_first() {
-        let (flows, probe) = (table(64), udp4("169.254.1.1", "10.0.0.2", 4));
+        let (flows, probe) = (table(64), udp("169.254.1.1", "10.0.0.2", 4));
         begin(&flows, &probe, 0);
         let (mut first, mut later) = (swap(&probe), swap(&probe));
         (first[6], later[7]) = (0x20, 5);
@@ -298,7 +298,7 @@ mod tests {
     #[test]
     fn a_full_table_forgets_the_quietest_and_never_grows() {
         let flows = table(4);
-        let probes: Vec<Vec<u8>> = (0..9u8).map(|n| udp4("169.254.1.1", &format!("10.0.0.{n}"), 4)).collect();
+        let probes: Vec<Vec<u8>> = (0..9u8).map(|n| udp("169.254.1.1", &format!("10.0.0.{n}"), 4)).collect();
         for (second, probe) in (10..).zip(&probes) {
             begin(&flows, probe, second * 1024);
         }
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn clocks_that_differ_by_a_little_do_no_harm() {
-        let (flows, probe) = (table(4), udp4("169.254.1.1", "10.0.0.2", 4));
+        let (flows, probe) = (table(4), udp("169.254.1.1", "10.0.0.2", 4));
         begin(&flows, &probe, 10_000);
         assert!(answers(&flows, PORT, &swap(&probe), 8_000));
     }

@@ -32,6 +32,7 @@ mod reply;
 pub mod segment;
 mod state;
 #[cfg(test)]
+#[path = "../tests/pipeline/packets.rs"]
 mod testing;
 pub mod trace;
 pub mod verdict;

@@ -202,11 +202,11 @@ fn extensions(bytes: &[u8], first: u8) -> (u8, usize, Fragment) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{udp4, udp6};
+    use crate::testing::udp;
 
     #[test]
     fn ipv4_is_read() {
-        let bytes = udp4("10.0.0.1", "10.0.0.2", 7);
+        let bytes = udp("10.0.0.1", "10.0.0.2", 7);
         let packet = Packet::parse(&bytes).unwrap();
         assert_eq!((packet.src, packet.dst), ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()));
         assert_eq!((packet.ttl, packet.len, packet.l4, packet.protocol), (64, 35, 20, UDP));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn lying_lengths_are_refused() {
-        let good = udp4("10.0.0.1", "10.0.0.2", 7);
+        let good = udp("10.0.0.1", "10.0.0.2", 7);
         for (at, value, reason) in [
             (3, 36, DropReason::BadIpLength),   // one octet more than there is
             (3, 19, DropReason::BadIpLength),   // less than the header
@@ -237,7 +237,7 @@ mod tests {
         for len in 0..20 {
             assert_eq!(Packet::parse(&good[..len]).unwrap_err(), DropReason::TruncatedIp, "{len}");
         }
-        let mut six = udp6("fd00::1", "fd00::2", 7);
+        let mut six = udp("fd00::1", "fd00::2", 7);
         for len in 0..40 {
             assert_eq!(Packet::parse(&six[..len]).unwrap_err(), DropReason::TruncatedIp, "{len}");
         }
@@ -249,14 +249,14 @@ mod tests {
 
     #[test]
     fn padding_is_not_part_of_the_packet() {
-        let mut bytes = udp4("10.0.0.1", "10.0.0.2", 0);
+        let mut bytes = udp("10.0.0.1", "10.0.0.2", 0);
         bytes.resize(46, 0xee);
         assert_eq!(Packet::parse(&bytes).unwrap().len, 28);
     }
 
     #[test]
     fn ipv6_extension_headers_are_followed() {
-        let inner = udp6("fd00::1", "fd00::2", 3);
+        let inner = udp("fd00::1", "fd00::2", 3);
         let mut bytes = inner[..40].to_vec();
         bytes[6] = HOP_BY_HOP;
         bytes.extend([DESTINATION_OPTIONS, 0, 1, 4, 0, 0, 0, 0]); // hop-by-hop: eight octets
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn an_extension_header_that_runs_out_hides_the_transport_only() {
-        let mut bytes = udp6("fd00::1", "fd00::2", 3);
+        let mut bytes = udp("fd00::1", "fd00::2", 3);
         bytes[6] = ROUTING;
         bytes[41] = 200;
         let packet = Packet::parse(&bytes).unwrap();

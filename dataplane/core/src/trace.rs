@@ -72,13 +72,13 @@ pub fn trace(fib: &Fib, vrf: VrfId, src: IpAddr, dst: IpAddr) -> Trace {
 fn run_from_port(fib: &Fib, port: &Port, bytes: Vec<u8>) -> Trace {
     let ethertype = if bytes[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
     let mut frame = [&fib.gateway.mac.0[..], &port.mac.0, &ethertype, &bytes].concat();
-    run(fib, |pipeline| pipeline.from_port(port.id, &mut Frame::new(&mut frame, VnetHeader::NONE)))
+    run(fib, |pipeline| pipeline.port_frame(port.id, &mut Frame::new(&mut frame, VnetHeader::NONE)))
 }
 
 fn run_from_underlay(fib: &Fib, port: &Port, outer: Outer, bytes: Vec<u8>) -> Trace {
     let label = fib.ilm.label_of(port.id).map_or([0, 0, 1], |label| label.to_nlri());
     let mut frame = [&label[..], &[64], &bytes].concat();
-    run(fib, |pipeline| pipeline.from_underlay(outer, &mut Frame::new(&mut frame, VnetHeader::NONE)))
+    run(fib, |pipeline| pipeline.tunnel_packet(outer, &mut Frame::new(&mut frame, VnetHeader::NONE)))
 }
 
 fn run(fib: &Fib, go: impl FnOnce(&mut Pipeline<'_, Lines>) -> Verdict) -> Trace {

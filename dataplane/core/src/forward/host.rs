@@ -8,7 +8,7 @@ use crate::trace::Recorder;
 use crate::verdict::{DropReason, Verdict};
 
 impl<R: Recorder> Pipeline<'_, R> {
-    pub(crate) fn from_host(&mut self, frame: &mut Frame<'_>) -> Verdict {
+    pub(crate) fn host_packet(&mut self, frame: &mut Frame<'_>) -> Verdict {
         let packet = match read_ip(frame) {
             Ok(packet) => packet,
             Err(reason) => return Verdict::Drop(reason),

@@ -21,7 +21,7 @@ const ETHERTYPE_VLANS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const DHCP_PORTS: [u16; 4] = [67, 68, 546, 547];
 
 impl<'p, R: Recorder> Pipeline<'p, R> {
-    pub(crate) fn from_port(&mut self, id: PortId, frame: &mut Frame<'_>) -> Verdict {
+    pub(crate) fn port_frame(&mut self, id: PortId, frame: &mut Frame<'_>) -> Verdict {
         let Some(port) = self.fib.port(id) else { return Verdict::Drop(DropReason::UnknownPort) };
         let Some(vrf) = self.fib.vrf(port.vrf) else { return Verdict::Drop(DropReason::UnknownVrf) };
         let (ethertype, dst) = match read_ethernet(port, frame) {
@@ -81,16 +81,16 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             return Ok(Verdict::ToHost);
         }
         if self.fib.gateway.has(packet.dst) {
-            return self.to_gateway(port, vrf, packet, frame);
+            return self.ask_gateway(port, vrf, packet, frame);
         }
         if is_link_local(packet.src) || (!packet.is_v4() && is_link_local(packet.dst)) {
             return Err(DropReason::LinkLocal.into());
         }
         let flow = self.key().flow(packet, frame.bytes());
         match self.way(vrf, packet, flow)? {
-            Way::Host => self.to_host(vrf),
-            Way::Port(to) => self.to_port(port, to, packet, frame),
-            Way::Tunnel(tunnel, push) => self.to_tunnel(packet, tunnel.mtu, push, frame),
+            Way::Host => self.open_to_host(vrf),
+            Way::Port(to) => self.forward_to_port(port, to, packet, frame),
+            Way::Tunnel(tunnel, push) => self.forward_to_tunnel(packet, tunnel.mtu, push, frame),
         }
     }
 
@@ -107,7 +107,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
 
     /// The gateway's addresses are the host's, but the gateway answers pings itself: a workload may always ask
     /// whether its router is there.
-    fn to_gateway(
+    fn ask_gateway(
         &mut self,
         port: &Port,
         vrf: &Vrf,
@@ -122,7 +122,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Some(message @ [8, 0, ..]) if packet.is_v4() => message,
             Some(message @ [128, 0, ..]) if !packet.is_v4() => message,
             _ if is_link_local(packet.src) => return Err(DropReason::LinkLocal.into()),
-            _ => return self.to_host(vrf),
+            _ => return self.open_to_host(vrf),
         };
         let known_good = frame.vnet().needs_csum || frame.vnet().data_valid;
         let ends = Ends::new(packet.src, packet.dst).ok_or(DropReason::BadIpHeader)?;
@@ -138,7 +138,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         Ok(Verdict::Reply(ReplyTo::Port(port.id)))
     }
 
-    fn to_host(&mut self, vrf: &Vrf) -> Result<Verdict, Refusal> {
+    fn open_to_host(&mut self, vrf: &Vrf) -> Result<Verdict, Refusal> {
         if vrf.host_open {
             self.steps.note(|| format!("VRF {} lets its workloads open flows to the host", vrf.name));
             return Ok(Verdict::ToHost);
@@ -147,7 +147,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         Err(DropReason::HostClosed.into())
     }
 
-    fn to_port(
+    fn forward_to_port(
         &mut self,
         from: &Port,
         to: &Port,
@@ -161,7 +161,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         Ok(Verdict::ToPort(to.id))
     }
 
-    fn to_tunnel(
+    fn forward_to_tunnel(
         &mut self,
         packet: &Packet,
         mtu: u16,

@@ -33,7 +33,7 @@ pub struct Outer {
 }
 
 impl<'p, R: Recorder> Pipeline<'p, R> {
-    pub(crate) fn from_underlay(&mut self, outer: Outer, frame: &mut Frame<'_>) -> Verdict {
+    pub(crate) fn tunnel_packet(&mut self, outer: Outer, frame: &mut Frame<'_>) -> Verdict {
         let (port, label_ttl) = match self.label(outer, frame) {
             Ok(found) => found,
             Err(reason) => return Verdict::Drop(reason),

@@ -25,6 +25,11 @@ const ECHO_REPLY: u8 = 0;
 const ECHO_REPLY_V6: u8 = 129;
 const REDIRECT_V6: u8 = 137;
 
+/// The TOS or traffic class of an error.
+pub(crate) fn error_tos(v4: bool) -> u8 {
+    if v4 { ERROR_TOS } else { 0 }
+}
+
 /// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Error {
@@ -93,7 +98,7 @@ pub(crate) fn write_error(
 ) -> Option<()> {
     let ends = Ends::new(src, packet.src)?;
     let (kind, code, mtu) = error.code(packet.is_v4());
-    let (most, tos) = if packet.is_v4() { (MAX_V4, ERROR_TOS) } else { (MAX_V6, 0) };
+    let most = if packet.is_v4() { MAX_V4 } else { MAX_V6 };
     let quote = most.min(room.into()).checked_sub(ends.header_len() + MESSAGE_HEADER)?;
     let quoted = bytes.get(..packet.len.min(quote)).unwrap_or(bytes);
     let link = if to.is_some() { ETHERNET_HEADER } else { 0 };
@@ -103,7 +108,7 @@ pub(crate) fn write_error(
     message[..2].copy_from_slice(&[kind, code]);
     message[6..8].copy_from_slice(&mtu.to_be_bytes());
     message[8..].copy_from_slice(quoted);
-    put_ip_around_icmp(bytes, ends, tos, REPLY_TTL);
+    put_ip_around_icmp(bytes, ends, error_tos(packet.is_v4()), REPLY_TTL);
     Some(())
 }
 

@@ -1,0 +1,12 @@
+//! The pipeline through its public doors: bytes in, verdict and bytes out.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod from_host;
+mod from_port;
+mod from_underlay;
+mod hostile;
+mod lab;
+mod packets;
+mod replies;
+mod tracing;
