@@ -7,6 +7,9 @@ use agent_api::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand};
 use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
 
+/// Where the help lists what every command takes.
+const COMMON: &str = "Common options";
+
 /// Shows what the vrouter agent knows, traces packets through it, and joins VMs to its VRFs
 #[derive(Debug, Parser)]
 #[command(
@@ -17,13 +20,13 @@ use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, 
 )]
 pub(crate) struct Cli {
     /// The agent's socket
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
     /// Print the agent's reply as JSON, one object
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub(crate) json: bool,
     /// Give up when the agent has not answered after so long
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30,
+    #[arg(long, global = true, help_heading = COMMON, value_name = "SECONDS", default_value_t = 30,
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) timeout: u64,
     #[command(subcommand)]
