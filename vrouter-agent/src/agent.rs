@@ -1,0 +1,247 @@
+//! The loop that acts: everything that happens becomes an event, every effect is performed here, in order.
+//!
+//! ```text
+//!   calls ─────────┐
+//!   bgp_events ────┤                                    ┌ state_file  on its own thread, awaited
+//!   net_events ────┼─▶ Agent::handle ─▶ Overlay::apply ─┼ dataplane
+//!   tick (1 s) ────┤        ▲              │            ├ speaker
+//!   SIGTERM, SIGINT┘        └─EffectFailed─┘            └ netlink
+//! ```
+//! One task, one owner, no lock. Forwarding comes back before the first session and before the first caller: the order
+//! of [`run`] is the promise that a restart keeps.
+
+mod ask;
+mod perform;
+mod start;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use agent_api::ApiError;
+use bgp_peer::{SpeakerEvent, SpeakerHandle};
+use dataplane::Dataplane;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info, warn};
+
+use crate::Error;
+use crate::config::Config;
+use crate::event::{CallId, Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute};
+use crate::fib_build::FibBuilder;
+use crate::netlink::{Netlink, NetlinkEvent};
+use crate::overlay::Overlay;
+use crate::server::{Call, Reply, Request};
+use crate::state_file::StateDir;
+
+/// The host's own way to workloads.
+pub const HOST_INTERFACE: &str = "vrouter0";
+/// How long route changes may wait for each other before they forward.
+const PUBLISH_DELAY: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to stop.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let (mut agent, mut inputs) = start::start(config).await?;
+    let reason = agent.run(&mut inputs).await;
+    info!(reason, "stopping");
+    inputs.server.abort();
+    // The file goes before the sessions do, so that nobody waits for a socket that nobody serves.
+    let _ = std::fs::remove_file(&agent.config.socket);
+    agent.speaker()?.shutdown().await;
+    Ok(())
+}
+
+/// Everything that the loop listens to.
+struct Inputs {
+    calls: mpsc::Receiver<Call>,
+    bgp_events: mpsc::Receiver<SpeakerEvent>,
+    net_events: mpsc::Receiver<NetlinkEvent>,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    server: tokio::task::JoinHandle<()>,
+}
+
+/// Who waits for an answer.
+type Caller = oneshot::Sender<Result<Reply, ApiError>>;
+
+/// All that acts.
+struct Agent {
+    config: Arc<Config>,
+    overlay: Overlay,
+    fib: FibBuilder,
+    state: Arc<StateDir>,
+    dataplane: Dataplane,
+    netlink: Netlink,
+    bgp: Bgp,
+    callers: HashMap<CallId, Caller>,
+    next_call: u64,
+    publish_at: Option<Instant>,
+    started: Instant,
+}
+
+/// The speaker starts last, but what it will say is known before.
+enum Bgp {
+    Early(Vec<LocalRoute>),
+    Running(SpeakerHandle),
+}
+
+impl Agent {
+    /// Returns why it stops.
+    async fn run(&mut self, inputs: &mut Inputs) -> &'static str {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let publish_at = self.publish_at;
+            let publish = async {
+                match publish_at {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(call) = inputs.calls.recv() => self.call(call).await,
+                Some(event) = inputs.bgp_events.recv() => self.bgp_event(event).await,
+                Some(event) = inputs.net_events.recv() => self.net_event(event).await,
+                () = publish => self.publish(),
+                _ = ticks.tick() => self.tick().await,
+                _ = inputs.terminate.recv() => return "SIGTERM",
+                _ = inputs.interrupt.recv() => return "SIGINT",
+            }
+        }
+    }
+
+    async fn call(&mut self, call: Call) {
+        let now = self.now();
+        match call.request {
+            Request::Attach(request) => {
+                let call = self.remember(call.reply);
+                self.handle(Event::Attach { call, request, now }).await;
+            }
+            Request::Detach(request) => {
+                let call = self.remember(call.reply);
+                self.handle(Event::Detach { call, request, now }).await;
+            }
+            Request::Check(request) => {
+                let call = self.remember(call.reply);
+                self.handle(Event::Check { call, request }).await;
+            }
+            request => {
+                let reply = self.show(request).await;
+                // The caller may be gone; that is its right.
+                let _ = call.reply.send(reply);
+            }
+        }
+    }
+
+    async fn bgp_event(&mut self, event: SpeakerEvent) {
+        match event {
+            SpeakerEvent::Routes(routes) => {
+                let routes = routes.into_iter().map(vrf_route).collect();
+                self.handle(Event::Routes(routes)).await;
+            }
+            // The speaker has said so.
+            SpeakerEvent::NeighborUp(_) | SpeakerEvent::NeighborDown(..) => {}
+        }
+    }
+
+    async fn net_event(&mut self, event: NetlinkEvent) {
+        let event = match event {
+            NetlinkEvent::Underlay(underlay) => {
+                match &underlay {
+                    Some(it) => {
+                        info!(address = %it.address, interface = it.interface, mtu = it.mtu, "underlay")
+                    }
+                    None if self.config.underlay.source.is_some() => info!("no underlay"),
+                    None => {}
+                }
+                Event::Underlay(underlay)
+            }
+            NetlinkEvent::HostAddresses(addresses) => Event::HostAddresses(addresses),
+            NetlinkEvent::LinkAdded(name) => Event::LinkAdded(name),
+            NetlinkEvent::LinkRemoved(name) => Event::LinkRemoved(name),
+        };
+        self.handle(event).await;
+    }
+
+    async fn tick(&mut self) {
+        self.work_off_spool().await;
+        let now = self.now();
+        self.handle(Event::Tick { now }).await;
+    }
+
+    /// DELs that vrouter-cni could not deliver. A file goes once its port has.
+    async fn work_off_spool(&mut self) {
+        for spooled in self.state.spooled() {
+            info!(port = %spooled.key, "delete that was left on disk");
+            let now = self.now();
+            self.handle(Event::Spooled { file: spooled.file, key: spooled.key, now }).await;
+        }
+    }
+
+    /// Lets the overlay decide, and does what it wants.
+    async fn handle(&mut self, event: Event) {
+        debug!(?event, "event");
+        let mut effects = VecDeque::from(self.overlay.apply(event));
+        while let Some(effect) = effects.pop_front() {
+            let Err(error) = self.perform(&effect).await else { continue };
+            warn!(effect = name(&effect), %error, "not done");
+            let event =
+                Event::EffectFailed { failed: effect, error, undone: effects.into(), now: self.now() };
+            effects = self.overlay.apply(event).into();
+        }
+    }
+
+    fn remember(&mut self, caller: Caller) -> CallId {
+        self.next_call += 1;
+        let call = CallId(self.next_call);
+        self.callers.insert(call, caller);
+        call
+    }
+
+    fn publish(&mut self) {
+        self.publish_at = None;
+        self.dataplane.publish(self.fib.build(&self.overlay));
+    }
+
+    fn speaker(&self) -> Result<SpeakerHandle, Error> {
+        match &self.bgp {
+            Bgp::Running(speaker) => Ok(speaker.clone()),
+            Bgp::Early(_) => Err(Error::Bgp("it has not started".to_owned())),
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+fn vrf_route(route: bgp_peer::VrfRoute) -> VrfRoute {
+    let path = |path: bgp_peer::VrfPath| VrfPath {
+        rd: path.rd,
+        next_hop: path.next_hop,
+        label: path.label,
+        encaps: path.encaps,
+        local: path.source == bgp_peer::PathSource::Local,
+    };
+    VrfRoute { vrf: route.vrf, prefix: route.prefix, paths: route.paths.into_iter().map(path).collect() }
+}
+
+/// For the log.
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::SaveLabels { .. } => "save labels",
+        Effect::SavePort(_) => "save port",
+        Effect::ForgetPort { .. } => "forget port",
+        Effect::OpenPort { .. } => "open port",
+        Effect::ClosePort(_) => "close port",
+        Effect::PublishFib { .. } => "publish",
+        Effect::SetUnderlay(_) => "set underlay",
+        Effect::AddHostRoute(_) => "add host route",
+        Effect::RemoveHostRoute(_) => "remove host route",
+        Effect::Originate(_) => "originate",
+        Effect::Withdraw(_) => "withdraw",
+        Effect::Answer { .. } => "answer",
+        Effect::RemoveSpooled { .. } => "remove spooled delete",
+    }
+}

@@ -28,6 +28,9 @@ pub enum Error {
     /// The BGP speaker did not start.
     #[error("start BGP: {0}")]
     Bgp(String),
+    /// The API's socket could not be had.
+    #[error("{0}")]
+    Socket(String),
     /// Netlink did not answer.
     #[error("netlink: {0}")]
     Netlink(String),

@@ -63,6 +63,8 @@ pub enum Event {
     Routes(Vec<VrfRoute>),
     /// The underlay came, changed or went.
     Underlay(Option<Underlay>),
+    /// These are the host's own addresses now.
+    HostAddresses(Vec<IpAddr>),
     /// An interface of the host appeared.
     LinkAdded(String),
     /// An interface of the host went.

@@ -51,7 +51,7 @@ pub struct Overlay {
     /// Saved ports that cannot be served, and why. Their numbers and labels are not given away.
     orphans: BTreeMap<PortKey, (SavedPort, String)>,
     /// Ports that are gone but whose files could not be deleted.
-    unforgotten: BTreeMap<PortKey, PortId>,
+    unforgotten: BTreeMap<PortId, PortKey>,
     /// The attach whose effects are being performed: what to undo if one fails.
     attaching: Option<(CallId, PortId)>,
     next_port: u32,
@@ -62,6 +62,8 @@ pub struct Overlay {
     host: BTreeMap<IpAddr, BTreeSet<PortId>>,
     /// Addresses whose host route the kernel did not take, and why.
     host_failures: BTreeMap<IpAddr, String>,
+    /// The host's own addresses, which workloads reach where the operator lets them.
+    host_own: BTreeSet<IpAddr>,
     underlay: Option<Underlay>,
     /// Our end of the tunnels as it last was.
     next_hop: IpAddr,
@@ -90,6 +92,7 @@ impl Overlay {
             tunnels: Tunnels::default(),
             host: BTreeMap::new(),
             host_failures: BTreeMap::new(),
+            host_own: BTreeSet::new(),
             underlay: None,
             next_hop: underlay::first_next_hop(&config),
             underlay_failure: None,
@@ -120,6 +123,7 @@ impl Overlay {
             Event::Check { call, request } => self.check(call, &request),
             Event::Routes(routes) => self.import(routes),
             Event::Underlay(underlay) => self.set_underlay(underlay),
+            Event::HostAddresses(addresses) => self.set_host_addresses(addresses),
             Event::LinkAdded(name) => self.link_added(&name),
             Event::LinkRemoved(name) => self.link_removed(&name),
             Event::EffectFailed { failed, error, undone, now } => {
@@ -230,7 +234,7 @@ impl Overlay {
             |(address, why): (&IpAddr, &String)| format!("the host cannot reach {address}: {why}");
         problems.extend(self.host_failures.iter().map(unreachable));
         let unforgotten = |key| format!("the state file of {key}, which is gone, could not be deleted");
-        problems.extend(self.unforgotten.keys().map(unforgotten));
+        problems.extend(self.unforgotten.values().map(unforgotten));
         problems
     }
 
@@ -239,7 +243,7 @@ impl Overlay {
         self.labels.tick(self.now);
         let unforgotten = std::mem::take(&mut self.unforgotten).into_iter();
         let mut effects: Vec<Effect> =
-            unforgotten.map(|(key, port)| Effect::ForgetPort { port, key }).collect();
+            unforgotten.map(|(port, key)| Effect::ForgetPort { port, key }).collect();
         effects.extend(self.retry_ports());
         if self.underlay_failure.is_some() {
             effects.push(Effect::SetUnderlay(self.underlay.as_ref().map(|underlay| underlay.address)));

@@ -31,7 +31,7 @@ impl Overlay {
                 return undone;
             }
             Effect::ForgetPort { port, key } => {
-                self.unforgotten.insert(key.clone(), *port);
+                self.unforgotten.insert(*port, key.clone());
                 let error =
                     ApiError::new(ErrorKind::Internal, format!("port {key} no longer forwards, but {error}"));
                 return match self.attaching.take() {

@@ -104,7 +104,9 @@ impl Overlay {
     /// Takes the port away, whatever state it is in.
     pub(super) fn remove(&mut self, key: &PortKey) -> Vec<Effect> {
         let forget = |port| Effect::ForgetPort { port, key: key.clone() };
-        let mut effects: Vec<Effect> = self.unforgotten.remove(key).map(forget).into_iter().collect();
+        let unforgotten = self.unforgotten.iter().filter(|(_, gone)| *gone == key);
+        let mut effects: Vec<Effect> = unforgotten.map(|(port, _)| forget(*port)).collect();
+        self.unforgotten.retain(|_, gone| gone != key);
         if let Some((saved, _)) = self.orphans.remove(key) {
             self.labels.release(saved.label, self.now);
             effects.push(forget(saved.port));
@@ -289,7 +291,7 @@ impl Overlay {
         let taken = |id: &PortId| {
             self.ports.contains_key(id)
                 || self.orphans.values().any(|(saved, _)| saved.port == *id)
-                || self.unforgotten.values().any(|gone| gone == id)
+                || self.unforgotten.contains_key(id)
         };
         (0..MAX_PORTS).map(|step| PortId((self.next_port + step) % MAX_PORTS)).find(|id| !taken(id))
     }

@@ -60,8 +60,7 @@ impl Overlay {
 
     fn wanted(&self, vrf: VrfId, prefix: Prefix) -> Option<(Protocol, Wanted)> {
         let vrf = self.vrf(vrf)?;
-        let is_host = |host: IpAddr| vrf.config.host_open && Prefix::host(host) == prefix;
-        if self.underlay.as_ref().is_some_and(|underlay| is_host(underlay.address)) {
+        if vrf.config.host_open && prefix.is_host() && self.is_own(prefix.addr()) {
             return Some((Protocol::Connected, Wanted::Target(Target::Host)));
         }
         if let Some(port) = vrf.locals.get(&prefix) {

@@ -1,5 +1,6 @@
 //! The underlay comes, changes, goes: our end of the tunnels, and what fits through them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use vrouter_types::{Encap, Prefix};
@@ -52,6 +53,20 @@ impl Overlay {
             effects.extend(up.flat_map(|port| self.advertised(port)).map(Effect::Originate));
         }
         effects
+    }
+
+    /// The host has other addresses.
+    pub(super) fn set_host_addresses(&mut self, addresses: Vec<IpAddr>) -> Vec<Effect> {
+        let new: BTreeSet<IpAddr> = addresses.into_iter().collect();
+        let old = std::mem::replace(&mut self.host_own, new.clone());
+        old.symmetric_difference(&new).for_each(|address| self.refresh_everywhere(Prefix::host(*address)));
+        vec![Effect::PublishFib { soon: true }]
+    }
+
+    /// Whether the address is the host's own.
+    pub(super) fn is_own(&self, address: IpAddr) -> bool {
+        self.host_own.contains(&address)
+            || self.underlay.as_ref().is_some_and(|underlay| underlay.address == address)
     }
 
     /// The routes that other provider edges hear of for this port.

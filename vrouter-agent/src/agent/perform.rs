@@ -1,0 +1,155 @@
+//! One function per kind of effect, and nothing but doing it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use agent_api::{ApiError, ErrorKind};
+use dataplane::DataplaneError;
+use dataplane_core::Gateway;
+use tracing::{debug, info};
+
+use super::{Agent, Bgp, HOST_INTERFACE, PUBLISH_DELAY};
+use crate::event::{Answer, CallId, Effect, LocalRoute};
+use crate::netlink::NetlinkError;
+use crate::server::Reply;
+use crate::state_file::StateDir;
+use vrouter_types::VpnPrefix;
+
+impl Agent {
+    pub(super) async fn perform(&mut self, effect: &Effect) -> Result<(), ApiError> {
+        debug!(?effect, "effect");
+        match effect {
+            Effect::SaveLabels { cursor } => {
+                let cursor = *cursor;
+                self.on_disk("save the labels", move |state| state.save_labels(cursor)).await
+            }
+            Effect::SavePort(port) => {
+                let port = port.clone();
+                self.on_disk("save the port", move |state| state.save_port(&port)).await
+            }
+            Effect::ForgetPort { port, .. } => {
+                let port = *port;
+                self.on_disk("delete the port's file", move |state| state.forget_port(port)).await
+            }
+            Effect::RemoveSpooled { file } => {
+                let file = file.clone();
+                self.on_disk("delete the spooled file", move |state| state.remove_spooled(&file)).await
+            }
+            Effect::OpenPort { port, interface } => {
+                let opened = self.dataplane.open_port(*port, interface);
+                opened.map_err(|error| ApiError::new(kind(&error), error.to_string()))
+            }
+            Effect::ClosePort(port) => {
+                self.dataplane.close_port(*port);
+                Ok(())
+            }
+            Effect::PublishFib { soon: false } => {
+                self.publish();
+                Ok(())
+            }
+            Effect::PublishFib { soon: true } => {
+                self.publish_at.get_or_insert_with(|| Instant::now() + PUBLISH_DELAY);
+                Ok(())
+            }
+            Effect::SetUnderlay(address) => {
+                let set = self.dataplane.set_underlay(*address);
+                set.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
+            }
+            Effect::AddHostRoute(address) => {
+                let added = self.netlink.add_host_route(*address, HOST_INTERFACE, gateway(*address)).await;
+                added.map_err(refused)
+            }
+            Effect::RemoveHostRoute(address) => {
+                self.netlink.remove_host_route(*address, HOST_INTERFACE).await.map_err(refused)
+            }
+            Effect::Originate(route) => {
+                self.originate(route).await;
+                Ok(())
+            }
+            Effect::Withdraw(prefix) => {
+                self.withdraw(*prefix).await;
+                Ok(())
+            }
+            Effect::Answer { call, answer } => {
+                self.answer(*call, answer);
+                Ok(())
+            }
+        }
+    }
+
+    /// Disks are slow and SD cards slower: sessions and other callers go on meanwhile, this one waits.
+    async fn on_disk(
+        &self,
+        action: &'static str,
+        act: impl FnOnce(&StateDir) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let state = Arc::clone(&self.state);
+        let done = tokio::task::spawn_blocking(move || act(&state)).await;
+        let failed = |why: String| ApiError::new(ErrorKind::Internal, format!("cannot {action}: {why}"));
+        done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+    }
+
+    async fn originate(&mut self, route: &LocalRoute) {
+        match &mut self.bgp {
+            Bgp::Early(routes) => routes.push(route.clone()),
+            Bgp::Running(speaker) => speaker.originate(local_route(route)).await,
+        }
+    }
+
+    async fn withdraw(&mut self, prefix: VpnPrefix) {
+        match &mut self.bgp {
+            Bgp::Early(routes) => routes.retain(|route| route.prefix != prefix),
+            Bgp::Running(speaker) => speaker.withdraw(prefix).await,
+        }
+    }
+
+    fn answer(&mut self, call: CallId, answer: &Result<Answer, ApiError>) {
+        match answer {
+            Ok(Answer::Attached(port)) => {
+                info!(port = %port.port, vrf = port.vrf, label = %port.label, addresses = ?port.addresses, "attached");
+            }
+            Ok(Answer::Detached(port)) if port.existed => {
+                info!(interface = port.host_interface.as_deref().unwrap_or_default(), "detached");
+            }
+            Ok(Answer::Detached(_)) => debug!("detached what was not there"),
+            Err(error) => info!(kind = ?error.kind, %error, "refused"),
+        }
+        let reply = answer.clone().map(|answer| match answer {
+            Answer::Attached(port) => Reply::Attached(port),
+            Answer::Detached(port) => Reply::Detached(port),
+        });
+        // Whoever asked may have given up; what was done stays done.
+        let _ = self.callers.remove(&call).map(|caller| caller.send(reply));
+    }
+}
+
+pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
+    const LOCAL_PREF: u32 = 100;
+    bgp_peer::LocalRoute {
+        prefix: route.prefix,
+        label: route.label,
+        next_hop: route.next_hop,
+        route_targets: route.route_targets.clone(),
+        encaps: route.encaps,
+        local_pref: LOCAL_PREF,
+        med: None,
+    }
+}
+
+/// Where the host's packets to a workload come from.
+fn gateway(address: IpAddr) -> IpAddr {
+    let gateway = Gateway::default();
+    if address.is_ipv4() { gateway.v4.into() } else { gateway.v6.into() }
+}
+
+fn kind(error: &DataplaneError) -> ErrorKind {
+    match error {
+        DataplaneError::NoInterface { .. } => ErrorKind::NotFound,
+        _ => ErrorKind::Internal,
+    }
+}
+
+fn refused(error: NetlinkError) -> ApiError {
+    ApiError::new(ErrorKind::Internal, error.to_string())
+}

@@ -1,0 +1,150 @@
+//! How the agent comes up: state, dataplane, ports, deletes that waited, then BGP, then callers.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bgp_peer::{FamilySet, Speaker, SpeakerConfig, VrfImport};
+use dataplane::Dataplane;
+use dataplane_core::Gateway;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+use vrouter_types::Asn;
+
+use super::perform::local_route;
+use super::{Agent, Bgp, HOST_INTERFACE, Inputs};
+use crate::Error;
+use crate::config::{Config, FamilyName, NeighborConfig};
+use crate::event::{Event, Restore};
+use crate::fib_build::FibBuilder;
+use crate::netlink::Netlink;
+use crate::overlay::Overlay;
+use crate::server;
+use crate::state_file::{StateDir, boot_id};
+
+const CALLS: usize = 64;
+const BGP_EVENTS: usize = 64;
+/// Received paths that are kept at most: some 200 MB at worst, far beyond what any gateway imports.
+const MAX_PATHS: usize = 1_000_000;
+
+pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
+    let config = Arc::new(config);
+    info!(name = config.name, version = env!("CARGO_PKG_VERSION"), vrfs = config.vrfs.len(), "starting");
+    if config.metrics.is_some() {
+        warn!("[agent] metrics is set, but this version serves no metrics");
+    }
+    let terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+    let interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let state = StateDir::open(&config.state_dir)?;
+    // From here on callers can connect. They wait until they are served.
+    let listener = server::bind(&config.socket).await.map_err(|error| Error::Socket(error.to_string()))?;
+    let fib = FibBuilder::new().build(&Overlay::new(Arc::clone(&config)));
+    let dataplane = Dataplane::start(dataplane_config(&config), fib);
+    let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
+    let (mut netlink, net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
+    let gateway = Gateway::default();
+    if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
+        warn!(%error, "the host cannot reach workloads");
+    }
+    let mut agent = Agent {
+        overlay: Overlay::new(Arc::clone(&config)),
+        fib: FibBuilder::new(),
+        state: Arc::new(state),
+        dataplane,
+        netlink,
+        bgp: Bgp::Early(Vec::new()),
+        callers: HashMap::new(),
+        next_call: 0,
+        publish_at: None,
+        started: Instant::now(),
+        config: Arc::clone(&config),
+    };
+    agent.restore().await?;
+    agent.work_off_spool().await;
+    let bgp_events = agent.start_bgp().await?;
+    let watched = agent.netlink.watch(config.underlay.source.clone(), HOST_INTERFACE);
+    watched.map_err(|error| Error::Netlink(error.to_string()))?;
+    let (sender, calls) = mpsc::channel(CALLS);
+    let server = tokio::spawn(server::serve(listener, sender));
+    info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
+    Ok((agent, Inputs { calls, bgp_events, net_events, terminate, interrupt, server }))
+}
+
+impl Agent {
+    async fn restore(&mut self) -> Result<(), Error> {
+        let loaded = self.state.load()?;
+        let mut links = Vec::new();
+        for port in &loaded.ports {
+            let interface = &port.request.host_interface;
+            if self.netlink.link_exists(interface).await.map_err(|error| Error::Netlink(error.to_string()))? {
+                links.push(interface.clone());
+            }
+        }
+        let (ports, label_cursor) = (loaded.ports, loaded.label_cursor);
+        self.handle(Event::Restore(Restore { ports, label_cursor, links, boot_id: boot_id() })).await;
+        Ok(())
+    }
+
+    /// What is known by now is in the RIB before the first session can be up.
+    async fn start_bgp(&mut self) -> Result<mpsc::Receiver<bgp_peer::SpeakerEvent>, Error> {
+        let (sender, receiver) = mpsc::channel(BGP_EVENTS);
+        let speaker = Speaker::spawn(speaker_config(&self.config), sender);
+        let speaker = speaker.map_err(|error| Error::Bgp(error.to_string()))?;
+        let vrfs = self.overlay.vrfs().iter();
+        let imports = vrfs.map(|vrf| VrfImport { vrf: vrf.id, import: vrf.config.import.clone() }).collect();
+        speaker.set_imports(imports).await;
+        if let Bgp::Early(routes) = std::mem::replace(&mut self.bgp, Bgp::Running(speaker.clone())) {
+            for route in &routes {
+                speaker.originate(local_route(route)).await;
+            }
+        }
+        Ok(receiver)
+    }
+}
+
+/// Without `[bgp]` there are no sessions, but the RIB still carries routes between VRFs of this node. Nobody hears of
+/// the numbers that stand in.
+fn speaker_config(config: &Config) -> SpeakerConfig {
+    const NOBODY_HEARS: Asn = Asn(64512);
+    let bgp = &config.bgp;
+    let router_id = if bgp.router_id.is_unspecified() { Ipv4Addr::LOCALHOST } else { bgp.router_id };
+    SpeakerConfig {
+        asn: bgp.asn.unwrap_or(NOBODY_HEARS),
+        router_id,
+        hold_time: bgp.hold_time,
+        listen: bgp.listen,
+        neighbors: bgp.neighbors.iter().map(neighbor_config).collect(),
+        max_paths: MAX_PATHS,
+    }
+}
+
+fn neighbor_config(neighbor: &NeighborConfig) -> bgp_peer::NeighborConfig {
+    let family = |family: &FamilyName| match family {
+        FamilyName::Vpnv4 => bgp_peer::Family::Vpnv4,
+        FamilyName::Vpnv6 => bgp_peer::Family::Vpnv6,
+        FamilyName::Rtc => bgp_peer::Family::Rtc,
+    };
+    bgp_peer::NeighborConfig {
+        address: neighbor.address,
+        port: neighbor.port,
+        asn: neighbor.asn,
+        password: neighbor.password.as_ref().map(|password| password.0.clone()),
+        hold_time: neighbor.hold_time,
+        passive: neighbor.passive,
+        local_address: neighbor.local_address,
+        description: neighbor.description.clone(),
+        default_encap: neighbor.default_encapsulation,
+        families: neighbor.families.iter().map(family).collect::<FamilySet>(),
+    }
+}
+
+fn dataplane_config(config: &Config) -> dataplane::DataplaneConfig {
+    dataplane::DataplaneConfig {
+        workers: config.dataplane.workers,
+        host_interface: Some(HOST_INTERFACE.to_owned()),
+        entropy_ports: config.dataplane.entropy_ports,
+        ..dataplane::DataplaneConfig::default()
+    }
+}
