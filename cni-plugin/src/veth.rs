@@ -13,7 +13,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
@@ -24,11 +25,10 @@ use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage, Neig
 use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use vrouter_types::MacAddr;
 
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, Reply};
 use crate::netns::Netns;
 
 /// One superframe of this size, cut into segments with a label and headers for each, still fits one UDP send (65,507).
@@ -69,7 +69,7 @@ impl Links {
     pub(crate) fn find(&mut self, name: &str) -> io::Result<Option<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.0.ask(RouteNetlinkMessage::GetLink(message), 0) {
+        match self.0.ask(libc::RTM_GETLINK, &message, 0) {
             Ok(replies) => Ok(replies.iter().find_map(read_link)),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
@@ -78,7 +78,7 @@ impl Links {
 
     /// All links.
     pub(crate) fn all(&mut self) -> io::Result<Vec<Link>> {
-        let replies = self.0.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        let replies = self.0.ask(libc::RTM_GETLINK, &LinkMessage::default(), NLM_F_DUMP)?;
         Ok(replies.iter().filter_map(read_link).collect())
     }
 
@@ -101,14 +101,14 @@ impl Links {
                 LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
             ]),
         ];
-        self.do_it(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.act(libc::RTM_NEWLINK, &message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// Removes the link; whether there was one.
     pub(crate) fn delete(&mut self, name: &str) -> io::Result<bool> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        match self.do_it(RouteNetlinkMessage::DelLink(message), 0) {
+        match self.act(libc::RTM_DELLINK, &message, 0) {
             Ok(()) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
             Err(error) => Err(error),
@@ -123,7 +123,7 @@ impl Links {
             LinkAttribute::IfAlias(text.to_owned()),
             LinkAttribute::Mtu(mtu.into()),
         ];
-        self.do_it(RouteNetlinkMessage::SetLink(message), 0)
+        self.act(libc::RTM_SETLINK, &message, 0)
     }
 
     /// Brings the pod's end up with this MTU.
@@ -132,11 +132,11 @@ impl Links {
         message.header.index = index;
         message.attributes = vec![LinkAttribute::GsoMaxSize(GSO_MAX_SIZE)];
         // Before Linux 4.16 this cannot be set from here; a larger superframe costs one more send, nothing else.
-        let _ = self.do_it(RouteNetlinkMessage::SetLink(message.clone()), 0);
+        let _ = self.act(libc::RTM_SETLINK, &message, 0);
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = vec![LinkAttribute::Mtu(mtu.into())];
-        self.do_it(RouteNetlinkMessage::SetLink(message), 0)
+        self.act(libc::RTM_SETLINK, &message, 0)
     }
 
     /// Gives the link a /32 or /128. Nobody else on the link can have it, so nobody is asked (RFC 4862 §5.4 is for links
@@ -152,7 +152,7 @@ impl Links {
             message.header.flags = AddressHeaderFlags::Nodad;
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        self.do_it(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.act(libc::RTM_NEWADDR, &message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// The gateway's MAC address, for good.
@@ -166,7 +166,7 @@ impl Links {
             NeighbourAttribute::Destination(gateway.into()),
             NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
         ];
-        self.do_it(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+        self.act(libc::RTM_NEWNEIGH, &message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// The default route of the gateway's family.
@@ -179,13 +179,12 @@ impl Links {
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
         message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
-        self.do_it(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.act(libc::RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
     /// The addresses of a link.
     pub(crate) fn addresses(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let replies = self.0.ask(request, NLM_F_DUMP)?;
+        let replies = self.0.ask(libc::RTM_GETADDR, &AddressMessage::default(), NLM_F_DUMP)?;
         Ok(replies.iter().filter_map(|reply| read_address(reply, index)).collect())
     }
 
@@ -193,12 +192,12 @@ impl Links {
     pub(crate) fn has_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<bool> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(gateway);
-        let replies = self.0.ask(RouteNetlinkMessage::GetRoute(message), NLM_F_DUMP)?;
+        let replies = self.0.ask(libc::RTM_GETROUTE, &message, NLM_F_DUMP)?;
         Ok(replies.iter().any(|reply| is_default_route(reply, index, gateway)))
     }
 
-    fn do_it(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.0.ask(message, flags).map(drop)
+    fn act(&mut self, kind: u16, message: &impl Emitable, flags: u16) -> io::Result<()> {
+        self.0.ask(kind, message, flags).map(drop)
     }
 }
 
@@ -221,43 +220,46 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-fn read_link(reply: &RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = reply else { return None };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        mac: None,
-        is_up: message.header.flags.contains(LinkFlags::Up),
-        alias: None,
-    };
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Address(octets) => link.mac = octets.as_slice().try_into().ok().map(MacAddr),
-            LinkAttribute::IfAlias(text) => link.alias = Some(text.clone()),
-            _ => {}
-        }
-    }
-    Some(link)
+/// `ifinfomsg`: family 1 | 1 | type 2 | index 4 | flags 4 | change 4.
+fn read_link(reply: &Reply) -> Option<Link> {
+    let head: [u8; 16] = reply.head()?;
+    let flags = number(head.get(8..12)?)?;
+    let attribute = |kind| reply.attribute(head.len(), kind);
+    Some(Link {
+        index: number(head.get(4..8)?)?,
+        name: attribute(libc::IFLA_IFNAME).map(text).unwrap_or_default(),
+        mac: attribute(libc::IFLA_ADDRESS).and_then(|octets| octets.try_into().ok()).map(MacAddr),
+        is_up: flags & LinkFlags::Up.bits() != 0,
+        alias: attribute(libc::IFLA_IFALIAS).map(text),
+    })
 }
 
-fn read_address(reply: &RouteNetlinkMessage, index: u32) -> Option<IpAddr> {
-    let RouteNetlinkMessage::NewAddress(message) = reply else { return None };
-    let find = |local: bool| {
-        message.attributes.iter().find_map(|attribute| match attribute {
-            AddressAttribute::Local(address) if local => Some(*address),
-            AddressAttribute::Address(address) if !local => Some(*address),
-            _ => None,
-        })
-    };
-    // IPv6 addresses without a peer come as "address" only.
-    (message.header.index == index).then(|| find(true).or_else(|| find(false))).flatten()
+/// `ifaddrmsg`: family 1 | length 1 | flags 1 | scope 1 | index 4.
+fn read_address(reply: &Reply, index: u32) -> Option<IpAddr> {
+    let head: [u8; 8] = reply.head()?;
+    let attribute = |kind| reply.attribute(head.len(), kind);
+    // An IPv6 address without a peer comes as "address" only.
+    let octets = attribute(libc::IFA_LOCAL).or_else(|| attribute(libc::IFA_ADDRESS))?;
+    (number(head.get(4..8)?)? == index).then(|| address(octets)).flatten()
 }
 
-fn is_default_route(reply: &RouteNetlinkMessage, index: u32, gateway: IpAddr) -> bool {
-    let RouteNetlinkMessage::NewRoute(message) = reply else { return false };
-    let has = |wanted: &RouteAttribute| message.attributes.contains(wanted);
-    message.header.destination_prefix_length == 0
-        && has(&RouteAttribute::Oif(index))
-        && has(&RouteAttribute::Gateway(gateway.into()))
+/// `rtmsg`: family 1 | length of the destination 1 | eight more, flags 4.
+fn is_default_route(reply: &Reply, index: u32, gateway: IpAddr) -> bool {
+    let Some([_, 0, ..]) = reply.head::<12>() else { return false };
+    reply.attribute(12, libc::RTA_OIF).and_then(number) == Some(index)
+        && reply.attribute(12, libc::RTA_GATEWAY).and_then(address) == Some(gateway)
+}
+
+fn number(octets: &[u8]) -> Option<u32> {
+    octets.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn text(octets: &[u8]) -> String {
+    let end = octets.iter().position(|octet| *octet == 0).unwrap_or(octets.len());
+    String::from_utf8_lossy(octets.get(..end).unwrap_or_default()).into_owned()
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
