@@ -35,7 +35,7 @@ pub(crate) fn check(call: &Call) -> Result<(), Error> {
     }
     check_host(&name::host_interface(&call.key()))?;
     check_pod(call, &netns, &expected, &attached)?;
-    ipam::forward(call, "CHECK")
+    ipam::forward(call, "CHECK", ipam::TIMEOUT)
 }
 
 fn expect(call: &Call) -> Result<Expected, Error> {

@@ -2,7 +2,8 @@
 //!
 //! Keys of ours: `socket`, `spool`, `vrf`, `mtu`, `ipam`, `dns`. Keys of others (`capabilities`, chained plugins' own) are
 //! passed over: runtimes and delegates add theirs. `runtimeConfig` is read in either case, since containerd writes
-//! `CapitalCase` where CRI-O writes `lowerCamel`.
+//! `CapitalCase` where CRI-O writes `lowerCamel`. A list to install stands in `10-vrouter.conflist`: its `cniVersion` is low
+//! because containerd 1.x ignores `cniVersions` and fails every pod on results of 1.1.0.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -322,6 +323,20 @@ mod tests {
             assert_eq!(conf.ips.len(), 2);
             assert_eq!(conf.mac.unwrap().to_string(), "02:00:00:00:00:05");
         }
+    }
+
+    #[test]
+    fn the_list_that_we_ship_is_one_that_we_read() {
+        let list: Value = serde_json::from_str(include_str!("../10-vrouter.conflist")).unwrap();
+        for version in SUPPORTED {
+            // What a runtime makes of it.
+            let mut plugin = list["plugins"][0].clone();
+            plugin["cniVersion"] = version.text().into();
+            plugin["name"] = list["name"].clone();
+            assert_eq!(parse(&plugin.to_string()).unwrap().version, version);
+            assert!(list["cniVersions"].as_array().unwrap().contains(&version.text().into()));
+        }
+        assert_eq!(list["cniVersion"], "0.4.0");
     }
 
     #[test]

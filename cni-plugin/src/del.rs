@@ -20,7 +20,7 @@ pub(crate) fn del(call: &Call) -> Result<(), Error> {
         names.push(theirs.clone());
     }
     let removed = remove(&names);
-    let released = ipam::forward(call, "DEL");
+    let released = ipam::forward(call, "DEL", ipam::TIMEOUT);
     detached?;
     removed?;
     released

@@ -23,7 +23,7 @@ pub(crate) fn gc(call: &Call) -> Result<(), Error> {
         None => Ok(()),
     };
     // The delegate has the same list, or the same absence of one.
-    let forwarded = ipam::forward(call, "GC");
+    let forwarded = ipam::forward(call, "GC", ipam::TIMEOUT);
     if outcome.is_ok() {
         outcome = forwarded;
     }

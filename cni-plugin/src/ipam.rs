@@ -17,9 +17,7 @@ use crate::conf::parse_address;
 use crate::error::Error;
 
 /// For one call of it. containerd and kubelet give all of ADD two minutes or more.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// STATUS has to be quick: the runtime asks it while its own callers wait.
-pub(crate) const STATUS_TIMEOUT: Duration = Duration::from_millis(700);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_OUTPUT: u64 = 1 << 20;
 
 /// What the IPAM plugin gave.
@@ -101,8 +99,7 @@ pub(crate) fn add(call: &Call, plugin: &str) -> Result<Leased, Error> {
 }
 
 /// Passes a verb on, if there is a delegate.
-pub(crate) fn forward(call: &Call, verb: &str) -> Result<(), Error> {
-    let timeout = if verb == "STATUS" { STATUS_TIMEOUT } else { TIMEOUT };
+pub(crate) fn forward(call: &Call, verb: &str, timeout: Duration) -> Result<(), Error> {
     match &call.conf.ipam {
         Some(plugin) => Ok(run(call, plugin, verb, timeout).map(drop)?),
         None => Ok(()),

@@ -39,7 +39,7 @@ impl<'a> Undo<'a> {
             complain("remove its veth", &error);
         }
         if self.delegated
-            && let Err(error) = ipam::forward(self.call, "DEL")
+            && let Err(error) = ipam::forward(self.call, "DEL", ipam::TIMEOUT)
         {
             complain("give its addresses back", &error);
         }
