@@ -40,6 +40,20 @@ pub fn from_host(fib: &Fib, state: &mut State, frame: &mut Frame<'_>) -> Verdict
     Pipeline { fib, state, steps: &mut Silent }.host_packet(frame)
 }
 
+/// What becomes of a packet that a port sent ([`Verdict::ToUnderlay`]) when the path turns out to take only `mtu`
+/// octets, which the snapshot does not know: its sender hears of it. `frame` is as that verdict left it.
+pub fn too_big(fib: &Fib, state: &mut State, port: PortId, frame: &Frame<'_>, mtu: u16) -> Verdict {
+    let Some(port) = fib.port(port) else { return Verdict::Drop(DropReason::UnknownPort) };
+    match Packet::parse(frame.bytes()) {
+        Ok(packet) => {
+            let refusal = Refusal::too_big(room(packet.is_v4(), mtu));
+            let mut pipeline = Pipeline { fib, state, steps: &mut Silent };
+            pipeline.refuse(Origin::Port(port), &packet, frame.bytes(), refusal)
+        }
+        Err(reason) => Verdict::Drop(reason),
+    }
+}
+
 /// One packet on its way. `steps` hears what happens, and compiles to nothing where nobody listens.
 pub(crate) struct Pipeline<'p, R> {
     pub(crate) fib: &'p Fib,
@@ -199,19 +213,19 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         left
     }
 
-    /// Whether the packet fits a way that takes packets of `mtu` octets: `Ok(true)` says only in fragments.
-    fn fit(&mut self, frame: &Frame<'_>, packet: &Packet, mtu: u16) -> Result<bool, Refusal> {
+    /// Whether the packet, or what it may be cut into, fits a way that takes packets of `mtu` octets.
+    fn fit(&mut self, frame: &Frame<'_>, packet: &Packet, mtu: u16) -> Result<(), Refusal> {
         let len = rewrite::packet_len(frame, packet);
         if len <= usize::from(mtu) {
             self.steps.note(|| format!("{len} octets fit the {mtu} that the way ahead takes"));
-            return Ok(false);
+            return Ok(());
         }
         match frame.vnet().gso {
             // A superframe is cut anew: its segments become what fits.
-            Gso::TcpV4 | Gso::TcpV6 => Ok(false),
-            Gso::None if packet.is_v4() && !packet.dont_fragment => {
+            Gso::TcpV4 | Gso::TcpV6 => Ok(()),
+            Gso::None if rewrite::may_fragment(frame, packet) => {
                 self.steps.note(|| format!("{len} octets are cut into fragments of at most {mtu}"));
-                Ok(true)
+                Ok(())
             }
             Gso::None | Gso::UdpL4 => {
                 self.steps.note(|| format!("{len} octets do not fit the {mtu} that the way ahead takes"));

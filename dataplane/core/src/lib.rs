@@ -39,7 +39,7 @@ pub mod verdict;
 pub mod vnet;
 
 pub use fib::{Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, TunnelId, Vrf};
-pub use forward::{Outer, from_host, from_port, from_underlay};
+pub use forward::{Outer, from_host, from_port, from_underlay, too_big};
 pub use frame::Frame;
 pub use host_flows::HostFlows;
 pub use state::{ReplyBuffer, State};

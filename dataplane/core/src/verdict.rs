@@ -39,7 +39,7 @@ pub struct Push {
     pub entropy: u16,
     /// The largest inner packet that the tunnel takes. Superframes are cut to it.
     pub mtu: u16,
-    /// An IPv4 packet without DF that is larger than `mtu`: the inner packet is to be fragmented.
+    /// Where the inner packet is larger than `mtu`, it may be fragmented: IPv4 without DF, and no superframe.
     pub fragment: bool,
 }
 
@@ -120,6 +120,7 @@ drop_reasons! {
     TooBig "too-big" "The packet is larger than the way ahead and may not be fragmented.";
     // The host
     HostClosed "host-closed" "The VRF's workloads may not open flows to the host, and the host began none like this.";
+    HostAddressTaken "host-address-taken" "The host knows another port by the workload's address, so its answer would go astray.";
     HostNoPort "host-no-port" "The host sent to an address that no local port has.";
     HostFragment "host-fragment" "A fragment for the host whose first fragment was not seen.";
     GatewayFragment "gateway-fragment" "A fragmented echo request to the gateway, which does not reassemble.";

@@ -88,7 +88,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         }
         let flow = self.key().flow(packet, frame.bytes());
         match self.way(vrf, packet, flow)? {
-            Way::Host => self.open_to_host(vrf),
+            Way::Host => self.open_to_host(port, vrf, packet),
             Way::Port(to) => self.forward_to_port(port, to, packet, frame),
             Way::Tunnel(tunnel, push) => self.forward_to_tunnel(packet, tunnel.mtu, push, frame),
         }
@@ -122,7 +122,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Some(message @ [8, 0, ..]) if packet.is_v4() => message,
             Some(message @ [128, 0, ..]) if !packet.is_v4() => message,
             _ if is_link_local(packet.src) => return Err(DropReason::LinkLocal.into()),
-            _ => return self.open_to_host(vrf),
+            _ => return self.open_to_host(port, vrf, packet),
         };
         let known_good = frame.vnet().needs_csum || frame.vnet().data_valid;
         let ends = Ends::new(packet.src, packet.dst).ok_or(DropReason::BadIpHeader)?;
@@ -138,13 +138,18 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         Ok(Verdict::Reply(ReplyTo::Port(port.id)))
     }
 
-    fn open_to_host(&mut self, vrf: &Vrf) -> Result<Verdict, Refusal> {
-        if vrf.host_open {
-            self.steps.note(|| format!("VRF {} lets its workloads open flows to the host", vrf.name));
-            return Ok(Verdict::ToHost);
+    fn open_to_host(&mut self, port: &Port, vrf: &Vrf, packet: &Packet) -> Result<Verdict, Refusal> {
+        if !vrf.host_open {
+            self.steps.note(|| format!("VRF {} does not let its workloads open flows to the host", vrf.name));
+            return Err(DropReason::HostClosed.into());
         }
-        self.steps.note(|| format!("VRF {} does not let its workloads open flows to the host", vrf.name));
-        Err(DropReason::HostClosed.into())
+        // The host's answer would go to the port that has the address in its eyes: to another tenant.
+        if self.fib.host.lookup(packet.src) != Some(port.id) {
+            self.steps.note(|| format!("to the host, {} is not this port", packet.src));
+            return Err(DropReason::HostAddressTaken.into());
+        }
+        self.steps.note(|| format!("VRF {} lets its workloads open flows to the host", vrf.name));
+        Ok(Verdict::ToHost)
     }
 
     fn forward_to_port(
@@ -169,7 +174,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, Refusal> {
         Refusal::unless_alive(packet.ttl)?;
-        let fragment = self.fit(frame, packet, push.mtu)?;
+        self.fit(frame, packet, push.mtu)?;
+        let fragment = rewrite::may_fragment(frame, packet);
         let ttl = self.decrement(frame, packet, packet.ttl);
         self.clamp(frame, packet, mtu);
         Ok(Verdict::ToUnderlay(Push { ttl, fragment, ..push }))

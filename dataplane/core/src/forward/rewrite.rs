@@ -116,6 +116,11 @@ pub(super) fn packet_len(frame: &Frame<'_>, packet: &Packet) -> usize {
     }
 }
 
+/// Whether a router may cut the packet into fragments (RFC 791 §2.3). A superframe of UDP is cut into datagrams only.
+pub(super) fn may_fragment(frame: &Frame<'_>, packet: &Packet) -> bool {
+    packet.is_v4() && !packet.dont_fragment && frame.vnet().gso == Gso::None
+}
+
 /// Cuts a TCP superframe smaller, to packets of at most `mtu` octets: a byte stream does not mind. `false` where
 /// that cannot be done.
 pub(super) fn reslice(frame: &mut Frame<'_>, packet: &Packet, mtu: u16) -> bool {

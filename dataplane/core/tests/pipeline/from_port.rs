@@ -22,7 +22,7 @@ fn a_packet_for_a_remote_prefix_gets_that_prefixs_label_and_tunnel() {
         let out = lab.port(CITY, &tos(udp(src, dst, 100), 0xb9));
         let push = push(out.verdict);
         assert_eq!((push.tunnel, push.label), (TunnelId(0), Label::new(100).unwrap()));
-        assert_eq!((push.ttl, push.tos, push.mtu, push.fragment), (63, 0xb9, 1468, false));
+        assert_eq!((push.ttl, push.tos, push.mtu, push.fragment), (63, 0xb9, 1468, !src.contains(':')));
         assert_sound(&out.bytes);
         // The Ethernet header is gone, one hop is counted, nothing else has changed.
         assert_eq!(out.bytes, ttl(tos(udp(src, dst, 100), 0xb9), 63));
@@ -152,13 +152,15 @@ fn a_flow_keeps_its_way_and_flows_use_both() {
 }
 
 #[test]
-fn a_packet_without_df_that_is_too_large_is_to_be_fragmented() {
+fn a_packet_without_df_may_be_fragmented() {
     let mut lab = Lab::new();
-    let out = lab.port(CITY, &udp("10.20.11.2", "10.20.13.7", 1300 - 28));
-    assert!(!push(out.verdict).fragment);
-    let out = lab.port(CITY, &udp("10.20.11.2", "10.20.13.7", 1301 - 28));
-    assert_eq!((push(out.verdict).fragment, push(out.verdict).mtu), (true, 1300));
-    // To a port the verdict has no room for it: its MTU says so.
+    for payload in [10, 1300 - 28, 1301 - 28, 9000] {
+        let out = push(lab.port(CITY, &udp("10.20.11.2", "10.20.13.7", payload)).verdict);
+        assert_eq!((out.fragment, out.mtu), (true, 1300), "{payload}");
+    }
+    assert!(!push(lab.port(CITY, &df(udp("10.20.11.2", "10.20.13.7", 10))).verdict).fragment);
+    assert!(!push(lab.port(CITY, &udp("fd00:20:11::2", "fd00:20:13::7", 10)).verdict).fragment);
+    // To a port the verdict has no room for it: the port's MTU says so.
     let out = lab.port(CITY, &udp("10.20.11.2", "10.20.11.3", 1401 - 28));
     assert_eq!(out.verdict, Verdict::ToPort(CITY_2));
 }
@@ -316,14 +318,26 @@ fn a_partial_checksum_stays_partial_when_the_mss_is_lowered() {
 fn workloads_open_flows_to_the_host_only_where_the_vrf_is_open() {
     let mut lab = Lab::new();
     for dst in ["169.254.1.1", "192.0.2.11"] {
-        let packet = tcp("10.20.11.2", dst, SYN, &[], 0);
-        assert_drop(&lab.port(CITY, &packet), DropReason::HostClosed);
+        assert_drop(&lab.port(CITY, &tcp("10.20.11.2", dst, SYN, &[], 0)), DropReason::HostClosed);
+        let packet = tcp("10.20.21.4", dst, SYN, &[], 0);
         let out = lab.port(POWER, &packet);
         assert_eq!(out.verdict, Verdict::ToHost);
         assert_eq!(out.bytes, packet, "unchanged, its TTL too");
     }
     assert_drop(&lab.port(CITY, &udp("fd00:20:11::2", "fe80::1", 1)), DropReason::HostClosed);
-    assert_eq!(lab.port(POWER, &udp("fd00:20:11::2", "fe80::1", 1)).verdict, Verdict::ToHost);
+    assert_eq!(lab.port(POWER, &udp("fd00:20:21::4", "fe80::1", 1)).verdict, Verdict::ToHost);
+}
+
+#[test]
+fn the_hosts_answer_cannot_reach_another_tenant_of_the_same_address() {
+    // To the host, 10.20.11.2 is the city's: what it answered the power tenant would go there.
+    let mut lab = Lab::new();
+    for (src, dst) in
+        [("10.20.11.2", "169.254.1.1"), ("10.20.11.2", "192.0.2.11"), ("fd00:20:11::2", "fe80::1")]
+    {
+        let packet = tcp(src, dst, SYN, &[], 0);
+        assert_drop(&lab.port(POWER, &packet), DropReason::HostAddressTaken);
+    }
 }
 
 #[test]

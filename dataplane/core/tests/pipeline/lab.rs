@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  VRF 0 city  (host closed): port 1 = 10.20.11.2, port 2 = 10.20.11.3 (MTU 1400)      label 16, 17
-//!  VRF 1 power (host open):   port 3 = 10.20.11.2 (MTU 9000)                           label 18
+//!  VRF 1 power (host open):   port 3 = 10.20.11.2 and 10.20.21.4 (MTU 9000)            label 18
+//!  the host knows 10.20.11.2 as port 1, and port 3 by its other address
 //!  remote: 10.20.12.0/24 by tunnel 0 (UDP), 10.20.13.0/24 by tunnel 1 (GRE), 10.20.14.0/24 by both
 //! ```
 //! Each address has an IPv6 twin: fd00:20:11::2 and so on.
@@ -43,7 +44,7 @@ pub(crate) fn fib() -> Fib {
     let mut fib = Fib::new();
     port(&mut fib, CITY, 0, &["10.20.11.2", "fd00:20:11::2"], 1468);
     port(&mut fib, CITY_2, 0, &["10.20.11.3", "fd00:20:11::3"], 1400);
-    port(&mut fib, POWER, 1, &["10.20.11.2", "fd00:20:11::2"], 9000);
+    port(&mut fib, POWER, 1, &["10.20.11.2", "fd00:20:11::2", "10.20.21.4", "fd00:20:21::4"], 9000);
     for (index, (remote, encap, mtu)) in
         [(PE, Encap::MplsOverUdp, 1468), ("192.0.2.9", Encap::MplsOverGre, 1300)].into_iter().enumerate()
     {
@@ -57,9 +58,14 @@ pub(crate) fn fib() -> Fib {
     }
     vrf(&mut fib, 0, "city", false, &city_routes());
     vrf(&mut fib, 1, "power", true, &power_routes());
-    for (addr, port) in
-        [("10.20.11.2", CITY), ("10.20.11.3", CITY_2), ("fd00:20:11::2", CITY), ("fd00:20:11::3", CITY_2)]
-    {
+    for (addr, port) in [
+        ("10.20.11.2", CITY),
+        ("10.20.11.3", CITY_2),
+        ("10.20.21.4", POWER),
+        ("fd00:20:11::2", CITY),
+        ("fd00:20:11::3", CITY_2),
+        ("fd00:20:21::4", POWER),
+    ] {
         fib.host.insert(addr.parse().unwrap(), port);
     }
     fib

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_core::{DropReason, ReplyTo, TunnelId, Verdict, VnetHeader};
+use dataplane_core::{DropReason, Frame, ReplyTo, TunnelId, Verdict, VnetHeader, too_big};
 use pnet::packet::Packet;
 use pnet::packet::arp::{ArpOperations, ArpPacket};
 use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
@@ -241,6 +241,29 @@ fn errors_name_their_cause_and_quote_the_packet() {
         let most = if packet[0] >> 4 == 4 { 576 - 28 } else { 1280 - 48 };
         assert_eq!(said.about, &packet[..packet.len().min(most)], "{reason}");
     }
+}
+
+#[test]
+fn a_path_that_turns_out_narrower_is_answered_too() {
+    for (src, dst, mtu, kind) in
+        [("10.20.11.2", "10.20.12.7", 1000, (3, 4)), ("fd00:20:11::2", "fd00:20:12::7", 1300, (2, 0))]
+    {
+        let mut lab = Lab::new();
+        let mut bytes = df_if_v4(udp(src, dst, 1320));
+        let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
+        let verdict = too_big(&lab.fib, &mut lab.state, CITY, &frame, mtu);
+        assert_eq!(verdict, TO_CITY);
+        assert_eq!(lab.state.reply.reason(), Some(DropReason::TooBig));
+        let said = said(inside(lab.reply(), CITY));
+        assert_eq!((said.kind, said.mtu), (kind, u32::from(mtu)));
+        frame.truncate(9);
+        let verdict = too_big(&lab.fib, &mut lab.state, CITY, &frame, mtu);
+        assert_eq!(verdict, Verdict::Drop(DropReason::TruncatedIp));
+    }
+}
+
+fn df_if_v4(packet: Vec<u8>) -> Vec<u8> {
+    if packet[0] >> 4 == 4 { df(packet) } else { packet }
 }
 
 #[test]

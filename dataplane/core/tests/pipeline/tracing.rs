@@ -31,7 +31,7 @@ fn a_trace_to_a_tunnel_names_every_step() {
 fn verdicts_read_well() {
     for (vrf, src, dst, verdict, forwarded) in [
         (0, "fd00:20:11::2", "fd00:20:11::3", "to port 2", true),
-        (1, "10.20.11.2", "192.0.2.11", "to the host", true),
+        (1, "10.20.21.4", "192.0.2.11", "to the host", true),
         (1, "10.20.11.2", "10.20.12.7", "to 192.0.2.1 label 200 over mpls-over-udp", true),
         (0, "10.20.12.7", "10.20.11.2", "to port 1", true),
         (0, "10.20.11.2", "10.20.99.1", "dropped: discard-route: The route says to discard.", false),
