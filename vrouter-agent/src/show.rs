@@ -27,7 +27,7 @@ use crate::agent::HOST_INTERFACE;
 use crate::labels;
 use crate::overlay::{Overlay, Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
-/// `show status`. `problems` are those that the overlay does not know of.
+/// `show status`. `problems`: all that are known.
 pub fn status(
     overlay: &Overlay,
     speaker: Option<&SpeakerSummary>,
@@ -41,7 +41,7 @@ pub fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_msec: msec(uptime),
         ready,
-        problems: overlay.problems().into_iter().chain(problems).collect(),
+        problems,
         ports: overlay.ports().count(),
         established: neighbors.iter().filter(|view| view.state == State::Established).count(),
         neighbors: neighbors.len(),

@@ -210,8 +210,9 @@ pub struct BgpPath {
     pub originator_id: Option<Ipv4Addr>,
     /// Names of the VRFs that import it.
     pub imported_by: Vec<String>,
-    /// Milliseconds since it last changed.
-    pub age_msec: u64,
+    /// Milliseconds since it last changed; absent for `rtc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_msec: Option<u64>,
 }
 
 /// `show vrfs`.

@@ -291,8 +291,10 @@ fn refusal_before_the_request_was_read_is_still_heard() {
 
 #[test]
 fn path_cannot_smuggle_a_second_request() {
-    let agent = agent(vec![]);
-    let mut client = Client::connect(&agent.path, LONG).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let _listener = UnixListener::bind(&path).unwrap();
+    let mut client = Client::connect(&path, LONG).unwrap();
     let result = client.get::<()>("/v1/status HTTP/1.1\r\nX: y");
     assert!(matches!(result, Err(ClientError::Protocol(ProtocolError::Path))), "{result:?}");
 }

@@ -93,7 +93,7 @@ fn path(overlay: &Overlay, view: &RouteView, now: Instant) -> BgpPath {
         encapsulations: view.encaps.iter().collect(),
         originator_id: view.originator_id,
         imported_by: view.imported_by.iter().copied().filter_map(name).collect(),
-        age_msec: view.since.map_or(0, |since| msec(now.saturating_duration_since(since))),
+        age_msec: view.since.map(|since| msec(now.saturating_duration_since(since))),
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) enum Command {
     /// Say what would happen to a packet, step by step, in the forwarding state as it is now
     #[command(after_help = "Examples:\n  vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n  \
                             vrouterctl trace --vrf smart-city fd00:20:11::2 fd00:30::5\n\n\
-                            The packet enters at the port that has the source address.")]
+                            The packet enters at the port that has the source address or, if none here has, from the tunnel that leads\nto it.")]
     Trace(Trace),
     /// Join a VM's tap to a VRF, or take it away
     #[command(
@@ -175,7 +175,7 @@ pub(crate) struct PortAdd {
     /// The VRF to join
     #[arg(long, value_name = "NAME")]
     pub(crate) vrf: String,
-    /// The tap, which need not exist yet
+    /// The tap, an interface of this host
     #[arg(long, value_name = "TAP")]
     pub(crate) interface: String,
     /// The VM's MAC address

@@ -17,13 +17,13 @@ use crate::table::{Table, duration, list};
 pub(crate) fn status(status: &Status) -> String {
     let ready = if status.ready { "ready" } else { "not ready" };
     let mut text = format!(
-        "{} runs vrouter-agent {}, up for {}, {ready}\n{} ports, {} of {} BGP neighbors established\n",
+        "{} runs vrouter-agent {}, up for {}, {ready}\n{}, {} of {} established\n",
         status.name,
         status.version,
         duration(status.uptime_msec),
-        status.ports,
+        count(status.ports, "port"),
         status.established,
-        status.neighbors
+        count(status.neighbors, "BGP neighbor")
     );
     if !status.problems.is_empty() {
         text.push_str("Problems:\n");
@@ -32,6 +32,10 @@ pub(crate) fn status(status: &Status) -> String {
         }
     }
     text
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
 /// `show vrfs`.

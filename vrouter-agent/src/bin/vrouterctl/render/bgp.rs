@@ -187,7 +187,7 @@ fn path_row(network: &str, path: &BgpPath) -> [String; 12] {
         maybe(path.med),
         format!("{} {origin}", path.aspath).trim_start().to_owned(),
         path.peer.clone(),
-        duration(path.age_msec),
+        path.age_msec.map(duration).unwrap_or_default(),
         list(&path.encapsulations),
         list(&path.route_targets),
         list(&path.imported_by),
@@ -319,7 +319,7 @@ BGP neighbor is 192.0.2.1 port 179, remote AS 4200000000, local AS 64512, extern
             encapsulations: vec![Encap::MplsOverUdp],
             originator_id: None,
             imported_by: vec!["smart".into()],
-            age_msec: 301_000,
+            age_msec: Some(301_000),
         };
         let stale = BgpPath {
             bestpath: false,
