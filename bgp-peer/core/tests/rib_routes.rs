@@ -1,4 +1,5 @@
 //! Routes between two RIBs: what is advertised, imported, withdrawn, and when.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod rib_pair;
 

@@ -137,7 +137,7 @@ impl Malformed {
         let subcode = match (self.fault, self.attribute) {
             (Fault::Overrun, _) => subcode::MALFORMED_ATTRIBUTE_LIST,
             (Fault::Missing, code) => {
-                return Notification::new(UPDATE_ERROR, subcode::MISSING_WELL_KNOWN, &[code]);
+                return Notification::update_error(subcode::MISSING_WELL_KNOWN, &[code]);
             }
             (Fault::Flags, _) => subcode::ATTRIBUTE_FLAGS,
             (_, code::AS_PATH) => subcode::MALFORMED_AS_PATH,
@@ -146,7 +146,7 @@ impl Malformed {
             (Fault::Value, code::NEXT_HOP) => subcode::INVALID_NEXT_HOP,
             (Fault::Value, _) => subcode::OPTIONAL_ATTRIBUTE,
         };
-        Notification::new(UPDATE_ERROR, subcode, octets)
+        Notification::update_error(subcode, octets)
     }
 }
 
@@ -166,10 +166,7 @@ impl std::fmt::Display for Malformed {
     }
 }
 
-/// UPDATE Message Error (RFC 4271 §4.5).
-pub(crate) const UPDATE_ERROR: u8 = 3;
-
-/// Its subcodes (RFC 4271 §6.3).
+/// Subcodes of UPDATE Message Error (RFC 4271 §6.3).
 pub(crate) mod subcode {
     pub(crate) const MALFORMED_ATTRIBUTE_LIST: u8 = 1;
     pub(crate) const UNRECOGNIZED_WELL_KNOWN: u8 = 2;

@@ -164,7 +164,8 @@ impl<'a> Nlris<'a> {
         let (least, most) = bit_range(family);
         let mut rest = field;
         while let [bits, tail @ ..] = rest {
-            if !(least..=most).contains(bits) && !(family == Family::Rtc && *bits == 0) {
+            let is_default = family == Family::Rtc && *bits == 0;
+            if !is_default && !(least..=most).contains(bits) {
                 return Err(NlriError::Length { family, bits: *bits });
             }
             rest = tail.get(prefix_octets(*bits)..).ok_or(NlriError::Truncated { family, bits: *bits })?;

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 
 use crate::{Family, Negotiated, Notification};
 
-use super::update::put_header;
+use super::header::{self, MessageType};
 
 /// What a ROUTE-REFRESH asks or says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,16 +26,17 @@ impl RouteRefresh {
     /// Reads the body. `None`: nothing to do (another family, a subtype or filter that was not negotiated).
     pub fn decode(body: &[u8], negotiated: &Negotiated) -> Result<Option<RouteRefresh>, Notification> {
         let [afi_high, afi_low, subtype, safi, filter @ ..] = body else {
-            let length = u16::try_from(body.len() + HEADER).unwrap_or(u16::MAX);
-            return Err(Notification::new(MESSAGE_HEADER_ERROR, BAD_LENGTH, &length.to_be_bytes()));
+            let length = u16::try_from(header::LEN + body.len()).unwrap_or(u16::MAX);
+            return Err(Notification::bad_message_length(length));
         };
         let delimits = matches!(*subtype, BEGIN | END) && negotiated.enhanced_route_refresh;
         if delimits && !filter.is_empty() {
             // RFC 7313 §5: the data is the whole message.
             let mut message = BytesMut::new();
-            put_header(&mut message, TYPE, body.len());
+            let start = header::begin(&mut message, MessageType::RouteRefresh);
             message.put_slice(body);
-            return Err(Notification::new(ROUTE_REFRESH_ERROR, INVALID_LENGTH, &message));
+            header::finish(&mut message, start);
+            return Err(Notification::refresh_length(&message));
         }
         let family = Family::from_code(u16::from_be_bytes([*afi_high, *afi_low]), *safi)
             .filter(|family| negotiated.families.contains(*family));
@@ -56,19 +57,14 @@ impl RouteRefresh {
             RouteRefresh::End(family) => (family, END),
         };
         let (afi, safi) = family.code();
-        put_header(out, TYPE, 4);
+        let start = header::begin(out, MessageType::RouteRefresh);
         out.put_u16(afi);
         out.put_u8(subtype);
         out.put_u8(safi);
+        header::finish(out, start);
     }
 }
 
-const HEADER: usize = 19;
-const TYPE: u8 = 5;
 const REQUEST: u8 = 0;
 const BEGIN: u8 = 1;
 const END: u8 = 2;
-const MESSAGE_HEADER_ERROR: u8 = 1;
-const BAD_LENGTH: u8 = 2;
-const ROUTE_REFRESH_ERROR: u8 = 7;
-const INVALID_LENGTH: u8 = 1;

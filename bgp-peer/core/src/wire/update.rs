@@ -14,12 +14,10 @@ pub mod writer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bytes::{BufMut, BytesMut};
-
 use crate::{Family, Negotiated, Notification};
 
 use super::attr::check::{Attributes, has_specified_flags};
-use super::attr::{Fault, Malformed, RawAttribute, RawAttributes, UPDATE_ERROR, code, flag, subcode};
+use super::attr::{Fault, Malformed, RawAttribute, RawAttributes, code, flag, subcode};
 use super::nlri::{NlriError, Nlris};
 
 /// An UPDATE, checked.
@@ -55,20 +53,14 @@ pub struct Reach<'a> {
 impl<'a> Update<'a> {
     /// Reads the body of a message. An error ends the session.
     pub fn decode(body: &'a [u8], session: &Negotiated) -> Result<Update<'a>, Notification> {
-        let (withdrawn, block, announced) = split(body)?;
+        // RFC 7606 §3 a: a length that passes the end cannot be survived.
+        let (withdrawn, rest) = split_field(body).ok_or_else(Notification::malformed_attribute_list)?;
+        let (block, announced) = split_field(rest).ok_or_else(Notification::malformed_attribute_list)?;
         let has_ipv4 = !announced.is_empty();
         let mut reading = Reading::new(session, withdrawn, announced)?;
         reading.read_attributes(block)?;
         reading.finish(has_ipv4, block)
     }
-}
-
-/// The three fields. A length that passes the end cannot be survived (RFC 7606 §3 a).
-fn split(body: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Notification> {
-    let list_error = || Notification::new(UPDATE_ERROR, subcode::MALFORMED_ATTRIBUTE_LIST, &[]);
-    let (withdrawn, rest) = split_field(body).ok_or_else(list_error)?;
-    let (block, announced) = split_field(rest).ok_or_else(list_error)?;
-    Ok((withdrawn, block, announced))
 }
 
 fn split_field(octets: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -95,7 +87,7 @@ impl<'a, 's> Reading<'a, 's> {
         // RFC 7606 §5.3, §3 j: routes that cannot be read cannot be withdrawn either.
         let read = |field| {
             let routes = Nlris::new(Family::Ipv4Unicast, field);
-            routes.map_err(|_| Notification::new(UPDATE_ERROR, subcode::INVALID_NETWORK_FIELD, field))
+            routes.map_err(|_| Notification::update_error(subcode::INVALID_NETWORK_FIELD, field))
         };
         let (mut withdrawn, mut announced) = (read(withdrawn)?, read(announced)?);
         if !session.families.contains(Family::Ipv4Unicast) {
@@ -129,7 +121,7 @@ impl<'a, 's> Reading<'a, 's> {
         match attribute.code {
             // RFC 7606 §3 g: two of these end the session; of any other, the first counts.
             code::MP_REACH_NLRI | code::MP_UNREACH_NLRI if is_repeated => {
-                Err(Notification::new(UPDATE_ERROR, subcode::MALFORMED_ATTRIBUTE_LIST, attribute.octets))
+                Err(Notification::update_error(subcode::MALFORMED_ATTRIBUTE_LIST, attribute.octets))
             }
             _ if is_repeated => {
                 self.update.attributes.discarded += 1;
@@ -139,7 +131,7 @@ impl<'a, 's> Reading<'a, 's> {
             code::MP_UNREACH_NLRI => self.read_unreach(attribute),
             // RFC 4271 §6.3: a well-known attribute that is not known.
             code if attribute.flags & flag::OPTIONAL == 0 && !is_well_known(code) => {
-                Err(Notification::new(UPDATE_ERROR, subcode::UNRECOGNIZED_WELL_KNOWN, attribute.octets))
+                Err(Notification::update_error(subcode::UNRECOGNIZED_WELL_KNOWN, attribute.octets))
             }
             _ => {
                 if let Err(malformed) = self.update.attributes.take(attribute, self.session) {
@@ -151,9 +143,11 @@ impl<'a, 's> Reading<'a, 's> {
     }
 
     fn read_reach(&mut self, attribute: RawAttribute<'a>) -> Result<(), Notification> {
-        let broken = || Notification::new(UPDATE_ERROR, subcode::OPTIONAL_ATTRIBUTE, attribute.octets);
+        let broken = || Notification::optional_attribute_error(attribute.octets);
         self.saw_reach = true;
-        self.check_flags(&attribute);
+        if !has_specified_flags(&attribute) {
+            self.refuse(Malformed { attribute: attribute.code, fault: Fault::Flags }, attribute.octets);
+        }
         let [afi_high, afi_low, safi, length, rest @ ..] = attribute.value else { return Err(broken()) };
         // RFC 4760 §3: next hop, a reserved octet, then routes.
         let (next_hop, rest) = rest.split_at_checked(usize::from(*length)).ok_or_else(broken)?;
@@ -161,7 +155,7 @@ impl<'a, 's> Reading<'a, 's> {
         let Some(family) = self.family(*afi_high, *afi_low, *safi) else { return Ok(()) };
         let (next_hop, link_local) = read_next_hop(family, next_hop).ok_or_else(broken)?;
         let routes = Nlris::new(family, field).map_err(|_: NlriError| broken())?;
-        if family != Family::Rtc && !is_unicast(next_hop) {
+        if matches!(family, Family::Vpnv4 | Family::Vpnv6) && !is_unicast(next_hop) {
             self.refuse(Malformed { attribute: code::MP_REACH_NLRI, fault: Fault::Value }, attribute.octets);
         }
         self.update.reach = Some(Reach { next_hop, link_local, routes });
@@ -169,8 +163,8 @@ impl<'a, 's> Reading<'a, 's> {
     }
 
     fn read_unreach(&mut self, attribute: RawAttribute<'a>) -> Result<(), Notification> {
-        let broken = || Notification::new(UPDATE_ERROR, subcode::OPTIONAL_ATTRIBUTE, attribute.octets);
-        self.check_flags(&attribute);
+        let broken = || Notification::optional_attribute_error(attribute.octets);
+        // Wrong flags would mean: treat as withdrawn. That is what these routes are.
         let [afi_high, afi_low, safi, field @ ..] = attribute.value else { return Err(broken()) };
         if field.is_empty() {
             self.update.end_of_rib = Some((u16::from_be_bytes([*afi_high, *afi_low]), *safi));
@@ -178,12 +172,6 @@ impl<'a, 's> Reading<'a, 's> {
         let Some(family) = self.family(*afi_high, *afi_low, *safi) else { return Ok(()) };
         self.update.unreach = Some(Nlris::new(family, field).map_err(|_: NlriError| broken())?);
         Ok(())
-    }
-
-    fn check_flags(&mut self, attribute: &RawAttribute<'a>) {
-        if !has_specified_flags(attribute) {
-            self.refuse(Malformed { attribute: attribute.code, fault: Fault::Flags }, attribute.octets);
-        }
     }
 
     fn finish(mut self, has_ipv4: bool, block: &'a [u8]) -> Result<Update<'a>, Notification> {
@@ -292,15 +280,3 @@ fn is_unicast(address: IpAddr) -> bool {
         IpAddr::V6(v6) => !v6.is_multicast() && !v6.is_unspecified() && !v6.is_loopback(),
     }
 }
-
-/// Appends a message header (RFC 4271 §4.1).
-pub(crate) fn put_header(out: &mut BytesMut, kind: u8, body: usize) {
-    out.put_bytes(0xff, 16);
-    out.put_u16(u16::try_from(HEADER + body).unwrap_or(u16::MAX));
-    out.put_u8(kind);
-}
-
-/// Octets of a message header.
-pub(crate) const HEADER: usize = 19;
-/// The message type.
-pub(crate) const TYPE: u8 = 2;

@@ -194,7 +194,7 @@ fn specified_flags(code: u8) -> Option<u8> {
     }
 }
 
-/// Whether the flags of MP_REACH_NLRI or MP_UNREACH_NLRI are as specified.
+/// Whether optional and transitive are as specified.
 pub(crate) fn has_specified_flags(attribute: &RawAttribute<'_>) -> bool {
     specified_flags(attribute.code).is_none_or(|specified| attribute.flags & flag::PASSED_ON == specified)
 }

@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use bytes::{BufMut, BytesMut};
 
 use crate::wire::attr::{code, flag};
+use crate::wire::header::{self, MessageType};
 use crate::wire::nlri::Nlri;
 use crate::{Family, Negotiated};
 
-use super::{HEADER, TYPE, put_header};
-
 /// The longest message that may be sent (RFC 4271 §4.1, RFC 8654).
 pub const fn message_limit(session: &Negotiated) -> usize {
-    if session.extended_message { 65_535 } else { 4_096 }
+    if session.extended_message { header::MAX_EXTENDED_LEN } else { header::MAX_LEN }
 }
 
 /// One UPDATE message under construction at the end of a buffer.
@@ -52,8 +51,7 @@ impl<'o, 'a> UpdateWriter<'o, 'a> {
         attributes: &'a [u8],
         limit: usize,
     ) -> UpdateWriter<'o, 'a> {
-        let start = out.len();
-        put_header(out, TYPE, 0);
+        let start = header::begin(out, MessageType::Update);
         out.put_u16(0);
         if family == Family::Ipv4Unicast && next_hop.is_ipv4() {
             put_length(out, attributes.len());
@@ -69,8 +67,7 @@ impl<'o, 'a> UpdateWriter<'o, 'a> {
 
     /// Begins a message that withdraws.
     pub fn withdraw(out: &'o mut BytesMut, family: Family, limit: usize) -> UpdateWriter<'o, 'a> {
-        let start = out.len();
-        put_header(out, TYPE, 0);
+        let start = header::begin(out, MessageType::Update);
         out.put_u16(0);
         if family == Family::Ipv4Unicast {
             return UpdateWriter::begin(out, start, limit, Shape::Withdrawn);
@@ -108,7 +105,7 @@ impl<'o, 'a> UpdateWriter<'o, 'a> {
             self.out.truncate(self.start);
             return 0;
         }
-        let fields_at = self.start + HEADER;
+        let fields_at = self.start + header::LEN;
         match self.shape {
             Shape::Reach { length_at, attributes } => {
                 patch(self.out, length_at, length_at + 2);
@@ -125,25 +122,25 @@ impl<'o, 'a> UpdateWriter<'o, 'a> {
             }
             Shape::Announced => {}
         }
-        patch(self.out, self.start + 16, self.start);
+        header::finish(self.out, self.start);
         self.routes
     }
 }
 
 /// Appends the End-of-RIB marker of a family (RFC 4724 §2).
 pub fn put_end_of_rib(out: &mut BytesMut, family: Family) {
-    if family == Family::Ipv4Unicast {
-        put_header(out, TYPE, 4);
-        out.put_u32(0);
-        return;
-    }
-    let (afi, safi) = family.code();
-    put_header(out, TYPE, 10);
+    let start = header::begin(out, MessageType::Update);
     out.put_u16(0);
-    out.put_u16(6);
-    out.put_slice(&[flag::OPTIONAL, code::MP_UNREACH_NLRI, 3]);
-    out.put_u16(afi);
-    out.put_u8(safi);
+    if family == Family::Ipv4Unicast {
+        out.put_u16(0);
+    } else {
+        let (afi, safi) = family.code();
+        out.put_u16(6);
+        out.put_slice(&[flag::OPTIONAL, code::MP_UNREACH_NLRI, 3]);
+        out.put_u16(afi);
+        out.put_u8(safi);
+    }
+    header::finish(out, start);
 }
 
 /// Appends attribute header, AFI and SAFI; returns where the attribute's length stands.
