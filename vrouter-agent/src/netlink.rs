@@ -55,6 +55,9 @@ pub enum NetlinkError {
     /// The interface is absent.
     #[error("there is no interface {0}")]
     NoLink(String),
+    /// The interface took no IPv6 address.
+    #[error("{0} has no IPv6: the kernel has none, or net.ipv6.conf.{0}.disable_ipv6 is set")]
+    NoIpv6(String),
     /// A route that is not ours leads there.
     #[error("the host has a route of its own to {0}")]
     RouteTaken(IpAddr),
@@ -176,7 +179,7 @@ impl Netlink {
         source: IpAddr,
     ) -> Result<(), NetlinkError> {
         if address.is_ipv6() && !self.host_ipv6 {
-            return Ok(());
+            return Err(NetlinkError::NoIpv6(interface.to_owned()));
         }
         let index = self.link_index(interface).await?;
         let failed = |error| kernel(format!("add a route to {address} by {interface}"), error);
