@@ -18,7 +18,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_api::ApiError;
+use agent_api::{ApiError, ErrorKind};
 use bgp_peer::{SpeakerEvent, SpeakerHandle};
 use dataplane::Dataplane;
 use tokio::sync::{mpsc, oneshot};
@@ -45,10 +45,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let (mut agent, mut inputs) = start::start(config).await?;
     let reason = agent.run(&mut inputs).await;
     info!(reason, "stopping");
-    inputs.server.abort();
-    // The file goes before the sessions do, so that nobody waits for a socket that nobody serves.
+    // From here on nobody finds the socket, and whoever waits is told to ask again later.
     let _ = std::fs::remove_file(&agent.config.socket);
-    agent.speaker()?.shutdown().await;
+    inputs.calls.close();
+    while inputs.calls.try_recv().is_ok() {}
+    agent.callers.clear();
+    if let Bgp::Running(speaker) = &agent.bgp {
+        speaker.shutdown().await;
+    }
+    inputs.server.abort();
     Ok(())
 }
 
@@ -185,7 +190,11 @@ impl Agent {
         let mut effects = VecDeque::from(self.overlay.apply(event));
         while let Some(effect) = effects.pop_front() {
             let Err(error) = self.perform(&effect).await else { continue };
-            warn!(effect = name(&effect), %error, "not done");
+            match error.kind {
+                // A tap whose VM is not running: `show ports` says so, and it is no news.
+                ErrorKind::NotFound => debug!(effect = name(&effect), %error, "not done"),
+                _ => warn!(effect = name(&effect), %error, "not done"),
+            }
             let event =
                 Event::EffectFailed { failed: effect, error, undone: effects.into(), now: self.now() };
             effects = self.overlay.apply(event).into();
@@ -202,13 +211,6 @@ impl Agent {
     fn publish(&mut self) {
         self.publish_at = None;
         self.dataplane.publish(self.fib.build(&self.overlay));
-    }
-
-    fn speaker(&self) -> Result<SpeakerHandle, Error> {
-        match &self.bgp {
-            Bgp::Running(speaker) => Ok(speaker.clone()),
-            Bgp::Early(_) => Err(Error::Bgp("it has not started".to_owned())),
-        }
     }
 
     fn now(&self) -> Millis {

@@ -5,6 +5,7 @@
 //! silently ignored is found months later.
 
 mod document;
+mod neighbor;
 mod sections;
 mod vrf;
 

@@ -9,6 +9,7 @@
 //! out, so that a restart goes on behind everything that was ever given, whatever was resting then.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use vrouter_types::{Label, PortId};
 
@@ -85,8 +86,8 @@ impl LabelPool {
             self.cursor = self.ahead(1);
             // The ends of the range fit twenty bits.
             let Ok(label) = Label::new(candidate) else { continue };
-            if !self.labels.contains_key(&label) {
-                self.labels.insert(label, LabelUse::InUse(port));
+            if let Entry::Vacant(free) = self.labels.entry(label) {
+                free.insert(LabelUse::InUse(port));
                 return Ok((label, save));
             }
         }

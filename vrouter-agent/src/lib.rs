@@ -8,7 +8,7 @@
 //!                                                                 │                              ├▶ netlink     (host routes)
 //!                                                                 └──▶ show ──▶ replies          └▶ answers
 //! ```
-//! [`overlay::Overlay`] decides and does nothing; [`agent::Agent`] does and decides nothing. [`server`] translates
+//! [`overlay::Overlay`] decides and does nothing; [`agent`] does and decides nothing. [`server`] translates
 //! HTTP to calls, [`show`] translates state to what people read, [`netlink`] watches and changes the host's network.
 //! What must outlive the process is in [`state_file`]; what the operator wants is [`config::Config`].
 #![warn(missing_docs)]

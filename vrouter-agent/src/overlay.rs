@@ -23,6 +23,7 @@ mod state;
 mod tunnels;
 mod underlay;
 
+use state::Backoff;
 pub use state::{Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,8 @@ pub struct Overlay {
     /// Our end of the tunnels as it last was.
     next_hop: IpAddr,
     underlay_failure: Option<String>,
+    /// When what failed, ports apart, is tried again.
+    retry: Backoff,
     /// Changes with each change to ports or labels in service.
     ports_revision: u64,
 }
@@ -96,6 +99,7 @@ impl Overlay {
             underlay: None,
             next_hop: underlay::first_next_hop(&config),
             underlay_failure: None,
+            retry: Backoff::default(),
             ports_revision: 0,
             config,
         }
@@ -238,16 +242,25 @@ impl Overlay {
         problems
     }
 
-    /// Time passed: labels rest, and what failed is tried again.
+    /// Time passed: labels rest, and what failed is tried again, later and later.
     fn tick(&mut self) -> Vec<Effect> {
         self.labels.tick(self.now);
+        let mut effects = self.retry_ports();
+        if self.unforgotten.is_empty() && self.underlay_failure.is_none() {
+            self.retry = Backoff::default();
+        } else if self.retry.is_due(self.now) {
+            self.retry.defer(self.now);
+            effects.extend(self.retry_rest());
+        }
+        effects
+    }
+
+    fn retry_rest(&mut self) -> Vec<Effect> {
         let unforgotten = std::mem::take(&mut self.unforgotten).into_iter();
         let mut effects: Vec<Effect> =
             unforgotten.map(|(port, key)| Effect::ForgetPort { port, key }).collect();
-        effects.extend(self.retry_ports());
-        if self.underlay_failure.is_some() {
+        if self.underlay_failure.take().is_some() {
             effects.push(Effect::SetUnderlay(self.underlay.as_ref().map(|underlay| underlay.address)));
-            self.underlay_failure = None;
         }
         effects
     }

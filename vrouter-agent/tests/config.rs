@@ -1,4 +1,5 @@
 //! The configuration file: what is read, and what every mistake is told.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::net::IpAddr;
 use std::path::Path;

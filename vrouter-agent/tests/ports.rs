@@ -1,4 +1,5 @@
 //! Ports: attach, detach, check, failure, restart.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 
@@ -253,7 +254,8 @@ fn nonsense_is_refused_before_anything_is_done() {
 
 #[test]
 fn a_failure_at_any_step_of_attach_leaves_nothing_and_says_why() {
-    let steps: [(&str, fn(&Effect) -> bool); 4] = [
+    type Fails = fn(&Effect) -> bool;
+    let steps: [(&str, Fails); 4] = [
         ("save labels", |effect| matches!(effect, Effect::SaveLabels { .. })),
         ("save port", |effect| matches!(effect, Effect::SavePort(_))),
         ("open port", |effect| matches!(effect, Effect::OpenPort { .. })),
@@ -295,7 +297,7 @@ fn a_detach_whose_file_stays_is_not_acknowledged_and_is_tried_again() {
     node.handle(Event::Tick { now: Millis(1_000) });
     assert!(node.disk.contains_key(&port.port));
     node.fail = None;
-    node.handle(Event::Tick { now: Millis(2_000) });
+    node.handle(Event::Tick { now: Millis(10_000) });
     node.assert_nothing_left();
     assert!(node.overlay.problems().iter().all(|problem| !problem.contains("c1/eth0")));
 }

@@ -1,4 +1,5 @@
 //! Routes: what BGP says, what it becomes, and the forwarding state that follows.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

@@ -40,8 +40,8 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
     let state = StateDir::open(&config.state_dir)?;
     // From here on callers can connect. They wait until they are served.
     let listener = server::bind(&config.socket).await.map_err(|error| Error::Socket(error.to_string()))?;
-    let fib = FibBuilder::new().build(&Overlay::new(Arc::clone(&config)));
-    let dataplane = Dataplane::start(dataplane_config(&config), fib);
+    let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
+    let dataplane = Dataplane::start(dataplane_config(&config), fib.build(&overlay));
     let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
     let (mut netlink, net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
     let gateway = Gateway::default();
@@ -49,8 +49,8 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
         warn!(%error, "the host cannot reach workloads");
     }
     let mut agent = Agent {
-        overlay: Overlay::new(Arc::clone(&config)),
-        fib: FibBuilder::new(),
+        overlay,
+        fib,
         state: Arc::new(state),
         dataplane,
         netlink,

@@ -8,18 +8,12 @@ use toml::Spanned;
 use vrouter_types::{Asn, Encap};
 
 use super::document::{ConfigErrors, Document, Table};
-use super::vrf;
-use super::{
-    BgpConfig, Config, DataplaneConfig, FamilyName, NeighborConfig, Password, UnderlayConfig, UnderlaySource,
-};
+use super::{BgpConfig, Config, DataplaneConfig, UnderlayConfig, UnderlaySource, neighbor, vrf};
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/vrouter";
 const DEFAULT_HOLD_TIME: u16 = 90;
-const BGP_PORT: u16 = 179;
 const DEFAULT_ENTROPY_PORTS: u16 = 16;
 const MAX_NAME: usize = 64;
-/// The kernel's TCP_MD5SIG_MAXKEYLEN.
-const MAX_PASSWORD: usize = 80;
 
 pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
     let document = Document::new(text);
@@ -27,13 +21,11 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
     let top = Table::new(&document, root.get_ref(), "the file", 0..0);
     let agent = agent(&top);
     let underlay = underlay(&top);
-    let bgp = bgp(&top, &underlay);
+    let (bgp, router_id) = bgp(&top, &underlay);
     let dataplane = dataplane(&top);
-    let vrfs = vrf::vrfs(&top, bgp.as_ref().ok().map(|bgp| bgp.router_id));
+    let vrfs = vrf::vrfs(&top, router_id);
     top.finish();
     document.finish(file)?;
-    // Where a section could not be read, its error was noted, and finish() has returned it.
-    let bgp = bgp.unwrap_or_else(|none| none);
     let (name, socket, state_dir, metrics) = agent;
     Ok(Config { name, socket, state_dir, metrics, underlay, bgp, dataplane, vrfs })
 }
@@ -100,8 +92,8 @@ fn underlay(top: &Table<'_, '_>) -> UnderlayConfig {
     underlay
 }
 
-/// `Err`: the section is broken, and here is something to go on with.
-fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> Result<BgpConfig, BgpConfig> {
+/// The section, and the router ID where that could be read: what depends on it is not worth a second message.
+fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> (BgpConfig, Option<Ipv4Addr>) {
     let from_underlay = match underlay.source {
         Some(UnderlaySource::Address(IpAddr::V4(address))) => Some(address),
         _ => None,
@@ -113,7 +105,9 @@ fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> Result<BgpConfig, BgpC
         listen: None,
         neighbors: Vec::new(),
     };
-    let Some(table) = top.table("bgp", "[bgp]") else { return Ok(bgp) };
+    let Some(table) = top.table("bgp", "[bgp]") else {
+        return (bgp, from_underlay.or(Some(Ipv4Addr::UNSPECIFIED)));
+    };
     bgp.asn = asn(&table);
     if bgp.asn.is_none() && !table.is_broken() {
         table.error(table.span(), "[bgp] needs asn, this node's AS number, like asn = 64512".to_owned());
@@ -136,81 +130,12 @@ fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> Result<BgpConfig, BgpC
     bgp.listen = socket_address(&table, "listen", "0.0.0.0:179");
     let mut seen: Vec<(IpAddr, usize)> = Vec::new();
     for neighbor in table.tables("neighbor", "[[bgp.neighbor]]") {
-        bgp.neighbors.extend(self::neighbor(neighbor, bgp.asn, underlay, &mut seen));
+        bgp.neighbors.extend(neighbor::neighbor(&neighbor, bgp.asn, underlay, &mut seen));
+        neighbor.finish();
     }
-    let broken = table.is_broken();
+    let router_id = (!table.is_broken()).then_some(bgp.router_id);
     table.finish();
-    if broken { Err(bgp) } else { Ok(bgp) }
-}
-
-fn neighbor(
-    table: Table<'_, '_>,
-    our_asn: Option<Asn>,
-    underlay: &UnderlayConfig,
-    seen: &mut Vec<(IpAddr, usize)>,
-) -> Option<NeighborConfig> {
-    let address = address(&table, "address");
-    let asn = asn(&table).or(our_asn);
-    let port = table.number("port", 1..=65535).and_then(|port| u16::try_from(port).ok()).unwrap_or(BGP_PORT);
-    let password = table.text("password-file").and_then(|file| password(&table, file));
-    let hold_time = hold_time(&table);
-    let passive = table.boolean("passive").unwrap_or(false);
-    let local_address = self::address(&table, "local-address");
-    let description = table.text("description").map(str::to_owned);
-    let default_encapsulation = table.parsed::<Encap>("default-encapsulation");
-    let families = table.parsed_list::<FamilyName>("families");
-    let table_span = table.span();
-    match address {
-        None if !table.is_broken() => {
-            table
-                .error(table_span, "[[bgp.neighbor]] needs address, like address = \"192.0.2.1\"".to_owned());
-        }
-        None => {}
-        Some(address) => {
-            if let Some((_, line)) = seen.iter().find(|(other, _)| *other == address) {
-                let message =
-                    format!("neighbor {address} is configured twice, first in line {line}; keep one of them");
-                table.error(table.span_of("address"), message);
-            }
-            seen.push((address, table.line_of("address")));
-            if local_address.is_some_and(|local| local.is_ipv4() != address.is_ipv4()) {
-                let message =
-                    format!("local-address must be of the same family as the neighbor's, {address}");
-                table.error(table.span_of("local-address"), message);
-            }
-        }
-    }
-    if let Some(encap) = default_encapsulation
-        && !underlay.encapsulations.contains(&encap)
-    {
-        let message = format!(
-            "default-encapsulation {encap} is not among the encapsulations of [underlay]; add it there"
-        );
-        table.error(table.span_of("default-encapsulation"), message);
-    }
-    if families.as_ref().is_some_and(Vec::is_empty) && !table.is_broken() {
-        let message =
-            "families must name at least one of \"vpnv4\", \"vpnv6\", \"rtc\"; leave it out for all";
-        table.error(table.span_of("families"), message.to_owned());
-    }
-    let families = match families {
-        Some(families) => families.into_iter().map(Spanned::into_inner).collect(),
-        None => vec![FamilyName::Vpnv4, FamilyName::Vpnv6, FamilyName::Rtc],
-    };
-    table.finish();
-    let (address, asn) = (address?, asn?);
-    Some(NeighborConfig {
-        address,
-        port,
-        asn,
-        password,
-        hold_time,
-        passive,
-        local_address,
-        description,
-        default_encapsulation,
-        families,
-    })
+    (bgp, router_id)
 }
 
 fn dataplane(top: &Table<'_, '_>) -> DataplaneConfig {
@@ -224,12 +149,12 @@ fn dataplane(top: &Table<'_, '_>) -> DataplaneConfig {
     dataplane
 }
 
-fn asn(table: &Table<'_, '_>) -> Option<Asn> {
+pub(super) fn asn(table: &Table<'_, '_>) -> Option<Asn> {
     table.number("asn", 1..=u32::MAX - 1).map(Asn)
 }
 
 /// RFC 4271 §4.2: zero, or at least three seconds.
-fn hold_time(table: &Table<'_, '_>) -> Option<u16> {
+pub(super) fn hold_time(table: &Table<'_, '_>) -> Option<u16> {
     let seconds = table.number("hold-time", 0..=65535)?;
     if matches!(seconds, 1 | 2) {
         let message = format!("hold-time {seconds} must be 0 (none) or at least 3 seconds");
@@ -238,7 +163,7 @@ fn hold_time(table: &Table<'_, '_>) -> Option<u16> {
     u16::try_from(seconds).ok()
 }
 
-fn address(table: &Table<'_, '_>, key: &'static str) -> Option<IpAddr> {
+pub(super) fn address(table: &Table<'_, '_>, key: &'static str) -> Option<IpAddr> {
     let Spelled(address) = table.parsed::<Spelled<IpAddr>>(key)?;
     if address.is_unspecified() || address.is_multicast() {
         table.error(table.span_of(key), format!("{key} {address} must be an address of one host"));
@@ -254,23 +179,6 @@ fn socket_address(table: &Table<'_, '_>, key: &'static str, like: &str) -> Optio
         table.error(table.span_of(key), format!("{key}: {text:?} is no address with a port (like {like:?})"));
     }
     address.ok()
-}
-
-fn password(table: &Table<'_, '_>, file: &str) -> Option<Password> {
-    let refuse = |message: String| table.error(table.span_of("password-file"), message);
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            refuse(format!("password-file {file}: {error}"));
-            return None;
-        }
-    };
-    let key = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
-    if key.is_empty() || key.len() > MAX_PASSWORD {
-        refuse(format!("password-file {file}: its first line must hold 1 to {MAX_PASSWORD} octets"));
-        return None;
-    }
-    Some(Password(key.to_vec()))
 }
 
 pub(super) fn check_name(table: &Table<'_, '_>, key: &'static str, name: &str) {
@@ -315,18 +223,5 @@ impl FromStr for Spelled<Ipv4Addr> {
         text.parse()
             .map(Spelled)
             .map_err(|_| format!("{text:?} is no IPv4 address (want one like 192.0.2.11)"))
-    }
-}
-
-impl FromStr for FamilyName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<FamilyName, String> {
-        match text {
-            "vpnv4" => Ok(FamilyName::Vpnv4),
-            "vpnv6" => Ok(FamilyName::Vpnv6),
-            "rtc" => Ok(FamilyName::Rtc),
-            _ => Err(format!("{text:?} is no address family here (want \"vpnv4\", \"vpnv6\" or \"rtc\")")),
-        }
     }
 }

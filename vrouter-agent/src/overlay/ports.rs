@@ -3,14 +3,13 @@
 use agent_api::{ApiError, AttachPort, DetachedPort, ErrorKind, PortKey, PortKind};
 use vrouter_types::{Label, PortId, Prefix, VpnPrefix, VrfId};
 
+use super::state::Backoff;
 use super::{Overlay, Port, PortState};
-use crate::event::{Answer, CallId, Effect, Millis, SavedPort};
+use crate::event::{Answer, CallId, Effect, SavedPort};
 
 /// Numbers go round, so that packets in flight for a port that went never meet the next one; this many bounds the
 /// forwarding state.
 pub(super) const MAX_PORTS: u32 = 4096;
-const FIRST_RETRY: u64 = 2_000;
-const LAST_RETRY: u64 = 60_000;
 
 impl Overlay {
     pub(super) fn attach(&mut self, call: CallId, request: AttachPort) -> Vec<Effect> {
@@ -167,7 +166,7 @@ impl Overlay {
         self.next_port = (id.0 + 1) % MAX_PORTS;
         self.next_sequence += 1;
         let state = PortState::Waiting("not yet opened".to_owned());
-        Ok((Port { saved, vrf, state, retry: (Millis::default(), FIRST_RETRY) }, cursor))
+        Ok((Port { saved, vrf, state, retry: Backoff::default() }, cursor))
     }
 
     /// Puts a port in the tables. It has no routes yet.
@@ -266,23 +265,22 @@ impl Overlay {
 
     /// The port waits, for this reason, and is tried again later and later.
     pub(super) fn wait(&mut self, id: PortId, why: String) {
-        let now = self.now.0;
+        let now = self.now;
         if let Some(port) = self.ports.get_mut(&id) {
-            let (_, delay) = port.retry;
-            port.retry = (Millis(now + delay), (delay * 2).min(LAST_RETRY));
+            port.retry.defer(now);
             port.state = PortState::Waiting(why);
         }
     }
 
     fn reset_retry(&mut self, id: PortId) {
         if let Some(port) = self.ports.get_mut(&id) {
-            port.retry.1 = FIRST_RETRY;
+            port.retry = Backoff::default();
         }
     }
 
     /// Ports that wait and whose time has come.
     pub(super) fn retry_ports(&mut self) -> Vec<Effect> {
-        let due = |port: &&Port| !port.is_up() && port.retry.0 <= self.now;
+        let due = |port: &&Port| !port.is_up() && port.retry.is_due(self.now);
         let ids: Vec<PortId> = self.ports.values().filter(due).map(|port| port.saved.port).collect();
         ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
     }

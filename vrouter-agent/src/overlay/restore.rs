@@ -6,8 +6,9 @@ use agent_api::PortKind;
 use vrouter_types::{Label, PortId};
 
 use super::ports::MAX_PORTS;
+use super::state::Backoff;
 use super::{Overlay, Port, PortState};
-use crate::event::{Effect, Millis, Restore, SavedPort};
+use crate::event::{Effect, Restore, SavedPort};
 
 impl Overlay {
     /// Takes back what is on disk. Interfaces are opened and forwarding is published before anybody hears of it.
@@ -60,7 +61,9 @@ impl Overlay {
             return self.orphan(saved, format!("label {label} is another port's"));
         }
         let why = format!("interface {} is absent", saved.request.host_interface);
-        self.insert(Port { saved, vrf, state: PortState::Waiting(why), retry: (Millis(2_000), 2_000) });
+        let mut retry = Backoff::default();
+        retry.defer(self.now);
+        self.insert(Port { saved, vrf, state: PortState::Waiting(why), retry });
         has_link.then_some(id)
     }
 

@@ -55,8 +55,36 @@ pub struct Port {
     pub vrf: VrfId,
     /// Whether it forwards.
     pub state: PortState,
-    /// When a port that waits is tried again, and how long after that.
-    pub(super) retry: (Millis, u64),
+    /// When a port that waits is tried again.
+    pub(super) retry: Backoff,
+}
+
+/// When to try again what failed: after two seconds, then later and later, up to a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backoff {
+    at: Millis,
+    delay: u64,
+}
+
+impl Backoff {
+    const FIRST: u64 = 2_000;
+    const LAST: u64 = 60_000;
+
+    pub(super) fn is_due(self, now: Millis) -> bool {
+        self.at <= now
+    }
+
+    /// It failed, or is about to be tried.
+    pub(super) fn defer(&mut self, now: Millis) {
+        self.at = Millis(now.0.saturating_add(self.delay));
+        self.delay = (self.delay * 2).min(Self::LAST);
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff { at: Millis::default(), delay: Self::FIRST }
+    }
 }
 
 impl Port {
