@@ -141,7 +141,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     fn open_to_host(&mut self, port: &Port, vrf: &Vrf, packet: &Packet) -> Result<Verdict, Refusal> {
         if !vrf.host_open {
             self.steps.note(|| format!("VRF {} does not let its workloads open flows to the host", vrf.name));
-            return Err(DropReason::HostClosed.into());
+            let later = matches!(packet.fragment, Fragment::Later(_));
+            return Err(if later { DropReason::HostFragment } else { DropReason::HostClosed }.into());
         }
         // The host's answer would go to the port that has the address in its eyes: to another tenant.
         if self.fib.host.lookup(packet.src) != Some(port.id) {

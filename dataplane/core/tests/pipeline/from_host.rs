@@ -4,7 +4,7 @@ use dataplane_core::{DropReason, Gso, ReplyTo, Verdict, VnetHeader};
 use vrouter_types::PortId;
 
 use crate::lab::{CITY, CITY_2, Lab, POWER, assert_drop, assert_sound};
-use crate::packets::{ACK, SYN, df, echo, tcp, ttl, udp};
+use crate::packets::{ACK, SYN, df, echo, flags, tcp, ttl, udp};
 
 #[test]
 fn the_host_reaches_what_its_fib_says_and_nothing_else() {
@@ -61,6 +61,18 @@ fn an_answer_goes_to_the_host_whatever_address_the_flow_has() {
     assert!(matches!(lab.port(CITY, &answer).verdict, Verdict::ToUnderlay(_)));
     assert_eq!(lab.host(&udp("10.20.12.7", "10.20.11.2", 3)).verdict, Verdict::ToPort(CITY));
     assert_eq!(lab.port(CITY, &answer).verdict, Verdict::ToHost);
+}
+
+#[test]
+fn fragments_of_an_answer_follow_their_first() {
+    let mut lab = Lab::new();
+    let mut answer = udp("10.20.11.2", "169.254.1.1", 64);
+    answer[20..24].copy_from_slice(&[0, 9, 0x9c, 0x40]);
+    let (first, later) = (flags(answer.clone(), 0x2000), flags(answer, 0x0009));
+    assert_eq!(lab.host(&udp("169.254.1.1", "10.20.11.2", 3)).verdict, Verdict::ToPort(CITY));
+    assert_drop(&lab.port(CITY, &later), DropReason::HostFragment);
+    assert_eq!(lab.port(CITY, &first).verdict, Verdict::ToHost);
+    assert_eq!(lab.port(CITY, &later).verdict, Verdict::ToHost);
 }
 
 #[test]
