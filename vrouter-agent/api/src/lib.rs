@@ -26,11 +26,13 @@ mod error;
 pub mod path;
 mod port;
 mod show;
+mod show_bgp;
 
 pub use client::{Client, ClientError, ProtocolError};
 pub use error::{ApiError, ErrorKind};
 pub use port::{AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, PortKind};
 pub use show::*;
+pub use show_bgp::*;
 
 /// Where the agent listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vrouter/agent.sock";
