@@ -18,6 +18,8 @@ pub(crate) struct Peer {
     /// Our end of the last established connection.
     pub(crate) local_address: Option<IpAddr>,
     pub(crate) established_at: Option<SystemTime>,
+    /// When to take for granted that the neighbor has said which routes it wants.
+    pub(crate) memberships_due: Option<Instant>,
     /// The last failure that was logged.
     logged: Option<LastError>,
 }
@@ -31,6 +33,7 @@ impl Peer {
             connecting: None,
             local_address: None,
             established_at: None,
+            memberships_due: None,
             logged: None,
         }
     }

@@ -4,17 +4,16 @@
 //! channel to the agent. Then it takes what else has arrived, lets the neighbors and the RIB decide, and gives every
 //! idle socket one piece of what its neighbor does not know yet. It never waits for a socket or for the agent.
 
+mod sessions;
+
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant, SystemTime};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use bgp_core::{
-    ConnId, Direction, Input, Neighbor, Output, PeerId, PeerPolicy, Rib, RibConfig, RibEvent, VrfRoute,
-};
-use bytes::{Bytes, BytesMut};
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use bgp_core::{ConnId, Input, Neighbor, PeerId, Rib, RibConfig, RibEvent, VrfRoute};
+use bytes::BytesMut;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::SpeakerConfig;
@@ -151,134 +150,15 @@ impl Task {
         }
     }
 
-    fn arrived(&mut self, event: ConnEvent, now: Instant) {
-        match event {
-            ConnEvent::Accepted(stream, from) => self.accepted(stream, from, now),
-            ConnEvent::Connected(conn, result) => self.connected(conn, result, now),
-            ConnEvent::Bytes(conn, octets) => self.conn_input(conn, Input::Bytes(conn, &octets), now),
-            ConnEvent::Sent(conn) => self.conn_input(conn, Input::Sent(conn), now),
-            ConnEvent::Closed(conn, why) => {
-                self.conn_input(conn, Input::Closed(conn, &why), now);
-                self.conns.remove(&conn);
-            }
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {
-        let Some(index) = self.peers.iter().position(|peer| peer.config.address == from.ip()) else {
-            tracing::debug!(%from, "connection from an address that is no neighbor");
-            return;
-        };
-        let Some(peer) = self.peers.get(index) else { return };
-        if let Err(error) = conn::tune(SockRef::from(&stream), peer.neighbor.config().hold_time) {
-            tracing::debug!(%from, %error, "cannot set socket options");
-        }
-        let conn = self.new_conn();
-        self.adopt(index, conn, stream, Direction::Incoming, now);
-    }
-
-    fn connected(&mut self, conn: ConnId, result: std::io::Result<TcpStream>, now: Instant) {
-        let is_wanted = |peer: &Peer| matches!(&peer.connecting, Some((wanted, _)) if *wanted == conn);
-        let Some(index) = self.peers.iter().position(is_wanted) else { return };
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.connecting = None;
-        }
-        match result {
-            Ok(stream) => self.adopt(index, conn, stream, Direction::Outgoing, now),
-            Err(error) => self.input(index, Input::ConnectFailed(&format!("cannot connect: {error}")), now),
-        }
-    }
-
-    fn adopt(&mut self, index: usize, id: ConnId, stream: TcpStream, direction: Direction, now: Instant) {
-        let Some(peer) = self.peers.get(index) else { return };
-        self.conns.insert(id, (peer.id, Conn::spawn(id, stream, self.conn_events.clone())));
-        self.input(index, Input::Opened(id, direction), now);
-    }
-
-    fn conn_input(&mut self, conn: ConnId, input: Input<'_>, now: Instant) {
-        if let Some(index) = self.conns.get(&conn).map(|(peer, _)| peer.0 as usize) {
-            self.input(index, input, now);
-        }
-    }
-
-    fn input(&mut self, index: usize, input: Input<'_>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        peer.neighbor.handle_input(input, now);
-        self.drain(index, now);
-    }
-
     fn timeout(&mut self, now: Instant) {
         for index in 0..self.peers.len() {
             if let Some(peer) = self.peers.get_mut(index) {
                 peer.neighbor.handle_timeout(now);
             }
             self.drain(index, now);
+            self.presume_memberships(index, now);
         }
         self.rib.handle_timeout(now);
-    }
-
-    /// Does what the neighbor says.
-    fn drain(&mut self, index: usize, now: Instant) {
-        while let Some(output) = self.peers.get_mut(index).and_then(|peer| peer.neighbor.poll_output()) {
-            let Some(peer) = self.peers.get_mut(index) else { return };
-            match output {
-                Output::Connect => self.connect(index),
-                Output::StopConnecting => peer.stop_connecting(),
-                Output::Send(conn, octets) => self.send(conn, octets),
-                Output::Close(conn) => drop(self.conns.remove(&conn)),
-                Output::Up(conn, negotiated) => {
-                    peer.established_at = Some(SystemTime::now());
-                    peer.local_address = self.conns.get(&conn).and_then(|(_, conn)| conn::local_ip(conn));
-                    peer.forget_failure();
-                    let address = peer.config.address;
-                    tracing::info!(peer = %address, asn = %negotiated.peer_asn, hold_time = negotiated.hold_time, "established");
-                    let policy = PeerPolicy { address, default_encap: peer.config.default_encap };
-                    self.rib.peer_up(peer.id, policy, &negotiated, now);
-                    self.tell(SpeakerEvent::NeighborUp(address));
-                }
-                Output::Update(body) => {
-                    if let Err(notification) = self.rib.handle_update(peer.id, &body, now) {
-                        peer.neighbor.handle_input(Input::Reset(notification, &body), now);
-                    }
-                }
-                Output::RouteRefresh(body) => {
-                    if let Err(notification) = self.rib.handle_route_refresh(peer.id, &body, now) {
-                        peer.neighbor.handle_input(Input::Reset(notification, &body), now);
-                    }
-                }
-                Output::Down(reason) => {
-                    peer.established_at = None;
-                    let address = peer.config.address;
-                    tracing::warn!(peer = %address, %reason, "down");
-                    self.rib.peer_down(peer.id, now);
-                    self.tell(SpeakerEvent::NeighborDown(address, reason.to_string()));
-                }
-            }
-        }
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.log_failure();
-        }
-    }
-
-    fn connect(&mut self, index: usize) {
-        let conn = self.new_conn();
-        let Some(peer) = self.peers.get_mut(index) else { return };
-        let (neighbor, hold_time) = (peer.config.clone(), peer.neighbor.config().hold_time);
-        let events = self.conn_events.clone();
-        let task = tokio::spawn(async move {
-            let result = conn::connect(&neighbor, hold_time).await;
-            let _ = events.send(ConnEvent::Connected(conn, result)).await;
-        });
-        peer.stop_connecting();
-        peer.connecting = Some((conn, task.abort_handle()));
-    }
-
-    fn send(&mut self, conn: ConnId, octets: Bytes) {
-        if self.conns.get(&conn).is_none_or(|(_, conn)| conn.send(octets)) {
-            return;
-        }
-        // A neighbor gives a connection no more than it can hold, so its task has ended, and has said so or will.
-        tracing::debug!(conn = conn.0, "connection takes no more");
     }
 
     /// Gives every idle socket one piece of what its neighbor does not know yet, and the agent what it does not know.
@@ -329,7 +209,9 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let neighbors = self.peers.iter().filter_map(|peer| peer.neighbor.poll_timeout());
+        let timeouts =
+            |peer: &Peer| [peer.neighbor.poll_timeout(), peer.memberships_due].into_iter().flatten().min();
+        let neighbors = self.peers.iter().filter_map(timeouts);
         neighbors.chain(self.rib.poll_timeout()).min()
     }
 
@@ -348,11 +230,6 @@ impl Task {
         for reply in self.goodbyes {
             let _ = reply.send(());
         }
-    }
-
-    fn new_conn(&mut self) -> ConnId {
-        self.next_conn += 1;
-        ConnId(self.next_conn)
     }
 
     fn summary(&self, now: Instant) -> SpeakerSummary {

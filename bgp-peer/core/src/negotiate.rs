@@ -121,6 +121,25 @@ pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Noti
     })
 }
 
+/// What a refusal of [`negotiate`] means, for people: two neighbors that disagree are two configurations that do.
+pub(crate) fn explain(config: &SessionConfig, open: &Open, refusal: &Notification) -> String {
+    let offer = Offer::from_capabilities(&open.capabilities).unwrap_or_default();
+    match (refusal.code, refusal.subcode) {
+        (2, 2) => {
+            let asn = offer.four_octet_as.unwrap_or(Asn(u32::from(open.my_as)));
+            format!("the neighbor is in AS {asn}, configured is AS {}", config.peer_asn)
+        }
+        (2, 3) => format!("the neighbor's identifier {} is our own", open.router_id),
+        (2, 7) => {
+            let names = |families: FamilySet| families.iter().map(Family::name).collect::<Vec<_>>().join(" ");
+            let (theirs, ours) = (names(offer.families), names(config.families));
+            let theirs = if theirs.is_empty() { "no family that we know" } else { &theirs };
+            format!("no family in common: the neighbor offers {theirs}, configured is {ours}")
+        }
+        _ => "a capability has the wrong length".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

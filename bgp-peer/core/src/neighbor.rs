@@ -9,19 +9,23 @@
 //! It reads no clock and opens no socket: it is told `now` and says what to do. Drain `poll_output` after every
 //! `handle_*`; all outputs of one call belong together.
 
+mod inbound;
+mod look;
+
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::collision::{self, Direction, Verdict};
+use crate::collision::Direction;
 use crate::fsm::{Event, State};
-use crate::negotiate::{Negotiated, SessionConfig, negotiate};
-use crate::session::{Detail, DownReason, Env, Message, MessageCounts, Outcome, Session, Wait};
+use crate::negotiate::{Negotiated, SessionConfig};
+use crate::session::{Detail, DownReason, Env, MessageCounts, Outcome, Session, Wait};
 use crate::timers::{Backoff, Jitter, Timer};
-use crate::wire::header::MessageType;
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
+
+pub use look::LastError;
 
 /// A connection, as the shell numbers them. A number is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,17 +73,6 @@ pub enum Output {
     RouteRefresh(Bytes),
     /// The session is not established any more.
     Down(DownReason),
-}
-
-/// Why the last session ended or the last attempt failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastError {
-    /// The cause.
-    pub reason: DownReason,
-    /// The octets that caused it, the first 64 of them; empty where none did.
-    pub octets: Bytes,
-    /// When.
-    pub at: Instant,
 }
 
 /// One configured neighbor.
@@ -190,75 +183,6 @@ impl Neighbor {
         self.out.pop_front()
     }
 
-    /// The state of the session that has come further.
-    pub fn state(&self) -> State {
-        match (self.outgoing.state, self.incoming.state) {
-            // Who listens is Active; that we connect as well says more.
-            (State::Connect, State::Idle | State::Connect | State::Active) => State::Connect,
-            (outgoing, incoming) => outgoing.max(incoming),
-        }
-    }
-
-    /// Since when [`Neighbor::state`] is what it is.
-    pub fn since(&self) -> Instant {
-        self.since
-    }
-
-    /// The connection of the established session, if all that was to be written to it is written: there is room for
-    /// routes.
-    pub fn writable(&self) -> Option<ConnId> {
-        self.live().filter(|session| session.is_drained()).and_then(|session| session.conn)
-    }
-
-    /// What is in force, while a session is established.
-    pub fn negotiated(&self) -> Option<&Negotiated> {
-        self.live().and_then(|session| session.negotiated.as_ref())
-    }
-
-    /// The time between KEEPALIVEs; zero: none.
-    pub fn keepalive_time(&self) -> Duration {
-        self.live().map_or(Duration::ZERO, Session::keepalive_time)
-    }
-
-    /// What we bring to a session.
-    pub fn config(&self) -> &SessionConfig {
-        &self.config
-    }
-
-    /// The last good OPEN of the neighbor.
-    pub fn last_open(&self) -> Option<&Open> {
-        self.last_open.as_ref()
-    }
-
-    /// Why the last session ended or the last attempt failed.
-    pub fn last_error(&self) -> Option<&LastError> {
-        self.last_error.as_ref()
-    }
-
-    /// Messages sent since the beginning.
-    pub fn sent(&self) -> MessageCounts {
-        self.sent
-    }
-
-    /// Messages received since the beginning.
-    pub fn received(&self) -> MessageCounts {
-        self.received
-    }
-
-    /// How often a session was established.
-    pub fn established(&self) -> u64 {
-        self.established
-    }
-
-    /// How often an established session ended.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    fn live(&self) -> Option<&Session> {
-        [&self.outgoing, &self.incoming].into_iter().find(|session| session.state == State::Established)
-    }
-
     fn session(&self, direction: Direction) -> &Session {
         match direction {
             Direction::Outgoing => &self.outgoing,
@@ -283,105 +207,6 @@ impl Neighbor {
             self.step(direction, Event::Stop, sent(Notification::administrative_shutdown(message)), &[], now);
             self.session_mut(direction).timers.stop_all();
         }
-    }
-
-    fn connected(&mut self, conn: ConnId, now: Instant) {
-        if self.outgoing.state != State::Connect {
-            self.out.push_back(Output::Close(conn));
-            return;
-        }
-        self.outgoing.conn = Some(conn);
-        self.step(Direction::Outgoing, Event::Opened, Detail::Nothing, &[], now);
-    }
-
-    fn accepted(&mut self, conn: ConnId, now: Instant) {
-        // Who has a session and calls again has perhaps lost it, and we have not noticed: its answer to a KEEPALIVE
-        // on the old connection tells, long before the hold timer would.
-        for direction in BOTH {
-            if self.session(direction).state == State::Established {
-                self.step(direction, Event::KeepaliveExpires, Detail::Nothing, &[], now);
-            }
-        }
-        match self.incoming.state {
-            State::Active => {}
-            State::Idle | State::Connect => return self.out.push_back(Output::Close(conn)),
-            // The neighbor has one connection of its own at a time: the newer one counts.
-            State::OpenSent | State::OpenConfirm => {
-                let reason = sent(Notification::connection_collision());
-                self.step(Direction::Incoming, Event::CollisionDump, reason, &[], now);
-                self.settle(now);
-            }
-            State::Established => {
-                let mut message = BytesMut::new();
-                Notification::connection_rejected().encode(&mut message);
-                return self.out.extend([Output::Send(conn, message.freeze()), Output::Close(conn)]);
-            }
-        }
-        self.incoming.conn = Some(conn);
-        self.step(Direction::Incoming, Event::Opened, Detail::Nothing, &[], now);
-    }
-
-    fn closed(&mut self, conn: ConnId, why: &str, now: Instant) {
-        let Some(direction) = self.owner(conn) else { return };
-        let rest = self.session_mut(direction).buffer.split();
-        let why = if rest.is_empty() { why.to_owned() } else { format!("{why}, in the middle of a message") };
-        self.step(direction, Event::ConnectionFails, Detail::Reason(DownReason::Lost(why)), &rest, now);
-    }
-
-    fn read(&mut self, conn: ConnId, octets: &[u8], now: Instant) {
-        let Some(direction) = self.owner(conn) else { return };
-        self.session_mut(direction).buffer.extend_from_slice(octets);
-        // A message may end the session, and with it what was read behind that message.
-        while self.session(direction).conn == Some(conn) {
-            match self.session_mut(direction).next_message() {
-                None => return,
-                Some(Ok(message)) => self.receive(direction, &message, now),
-                Some(Err((notification, octets))) => {
-                    self.step(direction, Event::HeaderError, sent(notification), &octets, now);
-                }
-            }
-        }
-    }
-
-    fn receive(&mut self, direction: Direction, message: &Message, now: Instant) {
-        self.received.count(message.header);
-        let (event, detail) = match message.header.kind {
-            MessageType::Open => return self.receive_open(direction, message, now),
-            MessageType::Keepalive => (Event::KeepaliveReceived, Detail::Nothing),
-            MessageType::Update => (Event::UpdateReceived, Detail::Message(Output::Update(message.body()))),
-            MessageType::RouteRefresh => {
-                (Event::RefreshReceived, Detail::Message(Output::RouteRefresh(message.body())))
-            }
-            MessageType::Notification => {
-                let reason = DownReason::Received(Notification::decode(&message.body()));
-                (Event::NotificationReceived, Detail::Reason(reason))
-            }
-        };
-        self.step(direction, event, detail, &message.octets, now);
-    }
-
-    fn receive_open(&mut self, direction: Direction, message: &Message, now: Instant) {
-        if self.session(direction).state != State::OpenSent {
-            return self.step(direction, Event::OpenReceived, Detail::Nothing, &message.octets, now);
-        }
-        let read = Open::decode(message.body()).and_then(|open| Ok((negotiate(&self.config, &open)?, open)));
-        let (negotiated, open) = match read {
-            Ok(read) => read,
-            Err(refusal) => {
-                return self.step(direction, Event::OpenError, sent(refusal), &message.octets, now);
-            }
-        };
-        let other = opposite(direction);
-        let local = (negotiated.local_router_id, negotiated.local_asn);
-        let peer = (negotiated.peer_router_id, negotiated.peer_asn);
-        let collision = || sent(Notification::connection_collision());
-        match collision::resolve(direction, self.session(other).state, local, peer) {
-            Verdict::KeepBoth => {}
-            Verdict::DropThis => return self.step(direction, Event::CollisionDump, collision(), &[], now),
-            Verdict::DropOther => self.step(other, Event::CollisionDump, collision(), &[], now),
-        }
-        self.last_open = Some(open);
-        self.step(direction, Event::OpenReceived, Detail::Agreed(negotiated), &[], now);
     }
 
     fn step(&mut self, direction: Direction, event: Event, detail: Detail, octets: &[u8], now: Instant) {

@@ -22,6 +22,8 @@ use crate::wire::notification::Notification;
 pub enum DownReason {
     /// We ended it, and said why.
     Sent(Notification),
+    /// We refused its OPEN, and said why; and what that means here.
+    Refused(Notification, String),
     /// The neighbor ended it, and said why.
     Received(Notification),
     /// The connection could not be made, or went away.
@@ -32,6 +34,7 @@ impl fmt::Display for DownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DownReason::Sent(notification) => write!(f, "sent {notification}"),
+            DownReason::Refused(notification, why) => write!(f, "sent {notification}: {why}"),
             DownReason::Received(notification) => write!(f, "received {notification}"),
             DownReason::Lost(why) => f.write_str(why),
         }
@@ -284,7 +287,7 @@ impl Session {
             };
             DownReason::Sent(Notification::fsm_error(subcode, message_of(event)))
         });
-        if let DownReason::Sent(notification) = reason {
+        if let DownReason::Sent(notification) | DownReason::Refused(notification, _) = reason {
             let mut message = BytesMut::new();
             notification.encode(&mut message);
             self.send(message.freeze(), env);

@@ -1,4 +1,5 @@
 //! One neighbor against somebody who does not follow the rules.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 

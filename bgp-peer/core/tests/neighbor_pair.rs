@@ -1,4 +1,5 @@
 //! Two neighbors over an in-memory link: they meet, collide, fall silent, break down and come back.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod pair;
 
@@ -185,9 +186,12 @@ fn wrong_as_is_refused_with_the_reason_at_both_ends() {
     pair.run(10 * SECOND);
     assert_eq!(pair.ups, [0, 0]);
     let error = pair.nodes[0].last_error().unwrap();
-    let expected =
-        [DownReason::Sent(Notification::bad_peer_as()), DownReason::Received(Notification::bad_peer_as())];
-    assert!(expected.contains(&error.reason), "{}", error.reason);
+    let reason = error.reason.to_string();
+    let [ours, theirs] = ["in AS 65001, configured is AS 65000", "in AS 65000, configured is AS 65001"];
+    let word = "received OPEN Message Error, Bad Peer AS (2/2)";
+    assert!(reason.contains(ours) || reason == word, "{reason}");
+    let reason = pair.nodes[1].last_error().unwrap().reason.to_string();
+    assert!(reason.contains(theirs) || reason == word, "{reason}");
     assert!(!error.octets.is_empty());
     assert!(pair.attempts[0].len() < 8, "{} attempts in ten seconds", pair.attempts[0].len());
     assert!(pair.nodes[0].sent().notifications > 0 || pair.nodes[0].received().notifications > 0);
@@ -204,6 +208,6 @@ fn a_neighbor_that_lost_its_session_unnoticed_is_let_in_again() {
     pair.input(1, Input::Start);
     pair.run(200 * SECOND);
     assert!(pair.is_established());
-    assert_eq!(pair.open_links() >= 1, true);
+    assert!(pair.open_links() >= 1);
     assert!(pair.ups[1] >= 2);
 }

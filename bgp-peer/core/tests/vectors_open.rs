@@ -1,4 +1,5 @@
 //! OPENs, headers and NOTIFICATIONs that nobody here wrote, read by a neighbor as they would come from a connection.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -239,7 +239,7 @@ mod tests {
             capability(GRACEFUL_RESTART, &[]),
         ] {
             assert_eq!(
-                Offer::from_capabilities(&[broken.clone()]),
+                Offer::from_capabilities(std::slice::from_ref(&broken)),
                 Err(Notification::open_malformed()),
                 "{broken:?}"
             );

@@ -141,7 +141,7 @@ mod tests {
     fn filler(octets: usize) -> Vec<Capability> {
         let whole = |length: usize| Capability { code: 200, value: vec![7; length - 2].into() };
         let mut list: Vec<_> = (0..octets / 200).map(|_| whole(200)).collect();
-        if octets % 200 != 0 {
+        if !octets.is_multiple_of(200) {
             list.push(whole(octets % 200));
         }
         list
