@@ -9,8 +9,8 @@ use dataplane_core::{
 use proptest::prelude::*;
 use vrouter_types::{Label, PortId};
 
-use crate::lab::{CITY, Lab, fib, hop, mac, outer};
-use crate::packets::{arp, echo, ethernet, labelled, solicitation, tcp, udp};
+use crate::lab::{CITY, Lab, assert_sound, fib, hop, mac, outer};
+use crate::packets::{arp, echo, ethernet, labelled, solicitation, tcp, tos, ttl, udp};
 
 fn vnets() -> impl Strategy<Value = VnetHeader> {
     let gso = prop_oneof![Just(Gso::None), Just(Gso::TcpV4), Just(Gso::TcpV6), Just(Gso::UdpL4)];
@@ -137,6 +137,30 @@ proptest! {
         let mut frame = Frame::new(&mut bytes, vnet);
         let verdict = from_port(&fib, &mut state, PortId(port), &mut frame);
         check(verdict, &state, &frame)?;
+        // The lab's VRFs import nothing from each other.
+        if let (Verdict::ToPort(to), Some(from)) = (verdict, fib.port(PortId(port))) {
+            prop_assert_eq!(fib.port(to).map(|to| to.vrf), Some(from.vrf));
+        }
+        if let Verdict::Reply(ReplyTo::Port(to)) = verdict {
+            prop_assert_eq!(to, PortId(port));
+        }
+    }
+
+    #[test]
+    fn a_sound_packet_stays_sound(packet in packets(), hops: u8, dscp: u8, port in 1u32..4, label in 16u32..19) {
+        let packet = tos(ttl(packet, hops), dscp);
+        let mut lab = Lab::new();
+        let outs = [
+            lab.port(PortId(port), &packet),
+            lab.underlay(&labelled(label, true, hops, &packet)),
+            lab.host(&packet),
+        ];
+        for out in outs {
+            if matches!(out.verdict, Verdict::ToPort(_) | Verdict::ToHost | Verdict::ToUnderlay(_)) {
+                assert_sound(&out.bytes);
+                prop_assert_eq!(out.bytes.len(), packet.len());
+            }
+        }
     }
 
     #[test]
@@ -145,10 +169,14 @@ proptest! {
         raw in prop::option::weighted(0.1, prop::collection::vec(any::<u8>(), 0..60)), tos: u8,
     ) {
         let mut state = state();
+        let was_raw = raw.is_some();
         let mut bytes = raw.unwrap_or_else(|| labelled(label, bottom, ttl, &inner));
         let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
         let verdict = from_underlay(&fib, &mut state, outer("192.0.2.1", tos), &mut frame);
         check(verdict, &state, &frame)?;
+        if let Verdict::ToPort(to) = verdict {
+            prop_assert!(fib.ilm.lookup(Label::new(label).unwrap()) == Some(to) || was_raw);
+        }
     }
 
     #[test]
