@@ -140,7 +140,6 @@ drop_reasons! {
     UnknownOffload "unknown-offload" "The virtio-net header names a segmentation that we cannot carry.";
     TruncatedGre "truncated-gre" "A GRE packet that ends inside its header.";
     UnsupportedGre "unsupported-gre" "A GRE packet with a version, flags or a protocol that is not MPLS over GRE.";
-    BadInnerChecksum "bad-inner-checksum" "The inner packet's transport checksum is wrong.";
     SegmentFailed "segment-failed" "The superframe or packet could not be cut to what the way ahead takes.";
     PortNotOpen "port-not-open" "The port's interface is not open.";
     NoUnderlay "no-underlay" "There is no uplink to send through.";
