@@ -23,10 +23,16 @@ pub struct Server {
 impl Server {
     /// Answers UDP datagrams on a port of every address, each with the server's name in front.
     pub fn udp(namespace: &Namespace, port: u16, name: &str) -> Server {
-        let socket = namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)));
-        let socket = socket.unwrap_or_else(|error| panic!("bind UDP {port}: {error}"));
+        Server::udp_on(namespace, SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), name)
+    }
+
+    /// Answers UDP datagrams on a port of one address, from that address: an answer from an unbound socket to a
+    /// link-local address comes from a link-local address, too (RFC 6724 §5, rule 2).
+    pub fn udp_on(namespace: &Namespace, address: SocketAddr, name: &str) -> Server {
+        let socket = namespace.run(|| UdpSocket::bind(address));
+        let socket = socket.unwrap_or_else(|error| panic!("bind UDP {address}: {error}"));
         let ready = socket.set_read_timeout(Some(TICK)).and_then(|()| socket.local_addr());
-        let local = ready.unwrap_or_else(|error| panic!("set up UDP {port}: {error}"));
+        let local = ready.unwrap_or_else(|error| panic!("set up UDP {address}: {error}"));
         let name = name.to_owned();
         Server::start(local, move |ended| {
             let mut buffer = [0; 65535];

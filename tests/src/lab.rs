@@ -71,6 +71,10 @@ impl Lab {
     /// A namespace on the wide area network: `eth0` with the addresses of this host number.
     pub fn site(&self, name: &str, host: u8) -> Namespace {
         let site = Namespace::new(name);
+        // The kernel takes its time to remove what a site of the same name had.
+        if self.wan.has_link(name) {
+            self.wan.netlink(|netlink| netlink.delete_link(name));
+        }
         site.add_veth("eth0", &self.wan, name);
         self.wan.netlink(|netlink| netlink.set_bridge(name, BRIDGE));
         site.add_address("eth0", underlay_v4(host).into(), 24);

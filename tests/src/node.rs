@@ -1,5 +1,6 @@
 //! A gateway or hypervisor: a namespace on the wide area network, a real `vrouter-agent` in it, and its three programs.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -213,12 +214,22 @@ impl Node {
     }
 
     /// Every drop counter that is not zero.
-    pub fn drops(&self) -> std::collections::BTreeMap<String, u64> {
+    pub fn drops(&self) -> BTreeMap<String, u64> {
         let drops = self.ctl_json(&["show", "drops"]);
         let all = drops["drops"].as_object().cloned().unwrap_or_default();
         all.into_iter()
             .map(|(reason, count)| (reason, count["packets"].as_u64().unwrap_or_default()))
             .filter(|(_, packets)| *packets > 0)
             .collect()
+    }
+
+    /// Like [`Node::drops`], without what every Linux workload's kernel says unasked when its interface comes up:
+    /// multicast listener reports and router solicitations.
+    pub fn faults(&self) -> BTreeMap<String, u64> {
+        let mut drops = self.drops();
+        for unasked in ["multicast", "router-solicitation"] {
+            drops.remove(unasked);
+        }
+        drops
     }
 }

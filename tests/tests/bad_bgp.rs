@@ -80,6 +80,8 @@ fn misbehaving_peers_are_named_and_others_are_not_disturbed() {
     wait_routes(&node, &far.addresses());
     wait_routes(&good, &near.addresses());
 
+    // A collision of the first connections may have cost the good neighbor one; from here on it must stay.
+    let dropped = neighbor(&node, 12)["connectionsDropped"].clone();
     wait_named(&node, 31, &["as"]);
     wait_named(&node, 32, &["synchronized"]);
     wait_named(&node, 33, &["closed"]);
@@ -94,7 +96,7 @@ fn misbehaving_peers_are_named_and_others_are_not_disturbed() {
     assert!(text.to_lowercase().contains("synchronized"), "people see it, too:\n{text}");
 
     assert_eq!(node.bgp_state(good.address()), "Established");
-    assert_eq!(neighbor(&node, 12)["connectionsDropped"], 0, "{:#?}", neighbor(&node, 12));
+    assert_eq!(neighbor(&node, 12)["connectionsDropped"], dropped, "{:#?}", neighbor(&node, 12));
     assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
     assert_eq!(Probe::default().send(near.namespace(), far.v6().into()), Answer::Reply);
 }
@@ -105,6 +107,7 @@ fn a_stranger_who_connects_to_us_is_refused_and_disturbs_nobody() {
     let node = Node::start(&lab, "gw-11", 11, &gateway(11, &[12]));
     let good = Node::start(&lab, "gw-12", 12, &gateway(12, &[11]));
     node.wait_established(good.address());
+    let dropped = neighbor(&node, 12)["connectionsDropped"].clone();
     let stranger = lab.site("stranger", 66);
     for _ in 0..20 {
         let mut stream = stranger.run(|| TcpStream::connect((node.address(), BGP_PORT))).expect("a listener");
@@ -116,5 +119,5 @@ fn a_stranger_who_connects_to_us_is_refused_and_disturbs_nobody() {
         assert!(!said.get(18..).is_some_and(|rest| rest.first() == Some(&4)), "{said:x?}");
     }
     assert_eq!(node.bgp_state(good.address()), "Established");
-    assert_eq!(neighbor(&node, 12)["connectionsDropped"], 0);
+    assert_eq!(neighbor(&node, 12)["connectionsDropped"], dropped);
 }

@@ -32,10 +32,10 @@ fn scene(lab: &Lab) -> Scene {
 
 /// Runs something and says which drop counters moved, and by how much.
 fn moved(node: &Node, wanted: &str, work: impl FnOnce()) -> BTreeMap<String, u64> {
-    let before = node.drops();
+    let before = node.faults();
     work();
     let difference = || {
-        let after = node.drops();
+        let after = node.faults();
         let moved = after.into_iter().map(|(reason, packets)| {
             let packets = packets - before.get(&reason).copied().unwrap_or_default();
             (reason, packets)
@@ -115,7 +115,7 @@ fn each_bad_packet_moves_exactly_its_counter() {
     let good = labelled(scene.label, 64, &[0x45; 40]);
     for (what, octets, reason) in [
         ("two octets of GRE", vec![0, 0], "truncated-gre"),
-        ("GRE that promises a key and ends", vec![0x20, 0, 0x88, 0x47], "unsupported-gre"),
+        ("GRE that promises a key and ends", vec![0x20, 0, 0x88, 0x47], "truncated-gre"),
         ("GRE version 1", [&[0, 1, 0x88, 0x47], &good[..]].concat(), "unsupported-gre"),
         ("IPv4 in GRE", [&[0, 0, 0x08, 0x00], &good[..]].concat(), "unsupported-gre"),
     ] {

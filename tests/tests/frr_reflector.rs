@@ -1,5 +1,7 @@
 //! FRR as route reflector between two gateways: what it sees of our routes, and what becomes of them when it goes.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 use vrouter_tests::fixture::{ASN, city_rd, gateway, wait_routes};
 use vrouter_tests::lab::underlay_v4;
@@ -36,7 +38,8 @@ fn frr_sees_label_distinguisher_targets_and_encapsulations_and_pods_meet() {
         assert_eq!(path["valid"], true, "{path:#?}");
         assert_eq!(path["locPrf"], 100, "{path:#?}");
         let next_hop = path["nexthops"][0]["ip"].as_str().unwrap_or("none");
-        assert!(next_hop.ends_with("192.0.2.11"), "{path:#?}");
+        let next_hop: IpAddr = next_hop.parse().expect("an address");
+        assert_eq!(next_hop.to_canonical(), one.address(), "{path:#?}");
         let communities = path["extendedCommunity"]["string"].as_str().unwrap_or("none");
         let mut communities: Vec<&str> = communities.split(' ').collect();
         communities.sort_unstable();
@@ -66,12 +69,20 @@ fn a_deleted_pod_is_withdrawn_from_frr() {
     }
 }
 
+/// How many sessions with a neighbor were established, and how many of them lost.
+fn sessions(node: &Node, neighbor: IpAddr) -> (u64, u64) {
+    let peer = &node.ctl_json(&["show", "bgp", "summary"])["peers"][neighbor.to_string()];
+    let count = |key: &str| peer[key].as_u64().unwrap_or_else(|| panic!("no {key} in {peer:#?}"));
+    (count("connectionsEstablished"), count("connectionsDropped"))
+}
+
 #[test]
 fn a_session_comes_back_by_itself_when_frr_does() {
     let lab = Lab::new();
     let (mut frr, one, two) = reflected(&lab);
     let (near, far) = (one.add_pod("near"), two.add_pod("far"));
     wait_routes(&one, &far.addresses());
+    let before = sessions(&one, frr.address());
     frr.kill();
     wait_for("the lost session to be seen", PATIENCE, || match one.bgp_state(frr.address()) {
         state if state == "Established" => Err(state),
@@ -86,7 +97,6 @@ fn a_session_comes_back_by_itself_when_frr_does() {
     wait_routes(&two, &near.addresses());
     wait_routes(&two, &during.addresses());
     assert_eq!(Probe::default().send(far.namespace(), during.v4().into()), Answer::Reply);
-    let neighbor = &one.ctl_json(&["show", "bgp", "neighbors"])["neighbors"][frr.address().to_string()];
-    assert_eq!(neighbor["connectionsDropped"], 1, "{neighbor:#?}");
-    assert_eq!(neighbor["connectionsEstablished"], 2, "{neighbor:#?}");
+    let after = sessions(&one, frr.address());
+    assert!(after.0 > before.0 && after.1 > before.1, "(established, lost): {before:?}, then {after:?}");
 }

@@ -17,12 +17,15 @@ fn the_host_probes_pods_of_every_vrf() {
     let lab = Lab::new();
     let node = node(&lab);
     for pod in [node.add_pod("open"), node.add_pod_in("closed", "tenant")] {
-        let servers = [Server::udp(pod.namespace(), 8080, "pod"), Server::tcp(pod.namespace(), 8080, "pod")];
+        let tcp = Server::tcp(pod.namespace(), 8080, "pod");
         for address in pod.addresses() {
-            let to = SocketAddr::new(address, servers[0].port());
+            let to = SocketAddr::new(address, tcp.port());
+            let _udp = Server::udp_on(pod.namespace(), to, "pod");
             assert_eq!(Probe::default().send(node.namespace(), address), Answer::Reply, "ping {address}");
             assert_eq!(ask_tcp(node.namespace(), to, "GET /healthz").expect("a TCP answer"), "pod");
-            assert_eq!(ask_udp(node.namespace(), to, "alive?").expect("a UDP answer"), "pod alive?");
+            let asked = ask_udp(node.namespace(), to, "alive?");
+            let asked = asked.unwrap_or_else(|error| panic!("UDP to {to}: {error}; {:?}", node.drops()));
+            assert_eq!(asked, "pod alive?");
         }
     }
 }

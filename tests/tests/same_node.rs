@@ -20,7 +20,7 @@ fn pods_of_one_node_meet_with_the_uplink_down() {
         let asked = ask_tcp(one.namespace(), SocketAddr::new(address, tcp.port()), "hello");
         assert_eq!(asked.expect("a TCP answer"), "two");
     }
-    assert_eq!(node.drops(), Default::default());
+    assert_eq!(node.faults(), Default::default());
 }
 
 #[test]

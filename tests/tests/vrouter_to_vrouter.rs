@@ -42,7 +42,7 @@ fn pods_meet_over(order: &[&str], filter: &str) {
     let encapsulated = pcap.fields("mpls", &["frame.number"]).len();
     assert_eq!(pcap.fields(&format!("mpls && {filter}"), &["frame.number"]).len(), encapsulated);
     assert_eq!(pcap.malformed(), [""; 0]);
-    assert_eq!((one.drops(), two.drops()), Default::default(), "nothing was dropped on either side");
+    assert_eq!((one.faults(), two.faults()), Default::default(), "nothing was dropped on either side");
 }
 
 #[test]
