@@ -34,6 +34,7 @@ impl Prefix {
     }
 
     /// The length in bits.
+    #[expect(clippy::len_without_is_empty, reason = "a prefix is never empty")]
     pub fn len(self) -> u8 {
         self.0.prefix()
     }
