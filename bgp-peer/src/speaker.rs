@@ -6,7 +6,7 @@
 
 mod sessions;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -46,6 +46,8 @@ pub(crate) struct Task {
     news: VecDeque<SpeakerEvent>,
     /// The agent's channel was full when there may have been something to tell.
     is_blocked: bool,
+    /// Addresses that called and are no neighbors', as far as they were logged.
+    strangers: HashSet<IpAddr>,
     is_ending: bool,
     /// Who waits for the end.
     goodbyes: Vec<oneshot::Sender<()>>,
@@ -76,6 +78,7 @@ impl Task {
             events,
             news: VecDeque::new(),
             is_blocked: false,
+            strangers: HashSet::new(),
             is_ending: false,
             goodbyes: Vec::new(),
         }

@@ -369,6 +369,50 @@ async fn an_agent_that_does_not_listen_blocks_no_one() {
     tokio::time::timeout(Duration::from_secs(30), collect).await.expect("events were lost");
 }
 
+/// What a neighbor says first: an OPEN with VPNv4 and a four-octet AS number, and a KEEPALIVE.
+fn greeting(router_id: u8) -> Vec<u8> {
+    let mut open = vec![0xff; 16];
+    open.extend([0, 43, 1, 4]);
+    open.extend(23456u16.to_be_bytes());
+    open.extend([0, 90, 192, 0, 2, router_id, 14, 2, 12, 1, 4, 0, 1, 0, 128, 65, 4]);
+    open.extend(ASN.0.to_be_bytes());
+    open.extend([0xff; 16]);
+    open.extend([0, 19, 4]);
+    open
+}
+
+#[tokio::test]
+async fn a_neighbor_that_does_not_read_is_told_the_state_and_not_the_history() {
+    let (a, slow) = (address(1), address(2));
+    let mut waiting = neighbor(slow, a.ip());
+    waiting.passive = true;
+    let speaker = spawn(config(a, 1, vec![waiting]));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.bind(SocketAddr::new(slow.ip(), 0)).unwrap();
+    let mut stream = socket.connect(a).await.unwrap();
+    stream.write_all(&greeting(2)).await.unwrap();
+    until_established(&speaker).await;
+
+    // Some sixty octets each time, so nearly a megabyte if each change were sent.
+    for round in 0..6000 {
+        speaker.handle.originate(route("192.0.2.1:1:10.1.2.3/32", 100 + round)).await;
+        speaker.handle.withdraw("192.0.2.1:1:10.1.2.3/32".parse().unwrap()).await;
+    }
+    speaker.handle.originate(route("192.0.2.1:1:10.9.9.9/32", 4242)).await;
+
+    // Label 4242, the RD 192.0.2.1:1 and the prefix, as the last UPDATE has them.
+    let last = [0x01, 0x09, 0x21, 0, 1, 192, 0, 2, 1, 0, 1, 10, 9, 9, 9];
+    let (mut octets, mut piece) = (Vec::new(), [0; 4096]);
+    while !octets.windows(last.len()).any(|window| window == last) {
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut piece)).await;
+        let read = read.expect("the last route never came").unwrap();
+        assert_ne!(read, 0, "closed");
+        octets.extend_from_slice(&piece[..read]);
+    }
+    assert!(octets.len() < 300_000, "{} octets for one route", octets.len());
+}
+
 #[tokio::test]
 async fn a_taken_port_is_an_error_that_names_the_address() {
     let taken = address(1);

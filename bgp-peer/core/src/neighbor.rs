@@ -154,6 +154,10 @@ impl Neighbor {
         for direction in BOTH {
             while let Some(timer) = self.session_mut(direction).timers.take_due(now) {
                 let (event, detail) = match timer {
+                    Timer::ConnectRetry if self.session(direction).state == State::Connect => {
+                        let reason = DownReason::Lost("cannot connect: no answer".to_owned());
+                        (Event::ConnectRetryExpires, Detail::Reason(reason))
+                    }
                     Timer::ConnectRetry => (Event::ConnectRetryExpires, Detail::Nothing),
                     // What follows from it is decided below.
                     Timer::IdleHold => continue,

@@ -227,6 +227,22 @@ fn a_neighbor_that_reads_nothing_is_given_up() {
     assert!(keepalives <= 4, "{keepalives} keepalives were piled up behind what is not read");
 }
 
+#[test]
+fn a_host_that_does_not_answer_at_all_is_named_as_the_reason() {
+    let mut now = Instant::now();
+    let mut neighbor = Neighbor::new(config(254), false, 1, now);
+    neighbor.handle_input(Input::Start, now);
+    assert_eq!(outputs(&mut neighbor), [Output::Connect]);
+    for _ in 0..3 {
+        now = neighbor.poll_timeout().unwrap();
+        neighbor.handle_timeout(now);
+        assert_eq!(outputs(&mut neighbor), [Output::StopConnecting, Output::Connect]);
+    }
+    assert_eq!(neighbor.state(), State::Connect);
+    let reason = &neighbor.last_error().unwrap().reason;
+    assert_eq!(*reason, DownReason::Lost("cannot connect: no answer".to_owned()));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Open(bool),

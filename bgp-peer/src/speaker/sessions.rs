@@ -29,7 +29,9 @@ impl Task {
 
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {
         let Some(index) = self.peers.iter().position(|peer| peer.config.address == from.ip()) else {
-            tracing::debug!(%from, "connection from an address that is no neighbor");
+            if self.strangers.len() < MAX_STRANGERS && self.strangers.insert(from.ip()) {
+                tracing::warn!(from = %from.ip(), "refused a connection: the address is no neighbor's");
+            }
             return;
         };
         let Some(peer) = self.peers.get(index) else { return };
@@ -163,6 +165,8 @@ impl Task {
     }
 }
 
+/// Strangers that are logged, each once.
+const MAX_STRANGERS: usize = 64;
 /// How long to wait for the neighbor's memberships.
 const MEMBERSHIPS: Duration = Duration::from_secs(2);
 /// The body of an UPDATE with an empty MP_UNREACH_NLRI for 1/132 (RFC 4724 §2).
