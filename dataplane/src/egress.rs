@@ -17,8 +17,9 @@ use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, TunnelId};
 use vrouter_types::{Encap, PortId};
 
+use crate::cmsg::Message;
 use crate::snapshot::Snapshot;
-use crate::sys::{MAX_PIECES, Message, Sender};
+use crate::sys::{MAX_PIECES, Sender};
 use crate::underlay::{MPLS_OVER_UDP_PORT, Underlay};
 
 /// As many datagrams as every kernel segments in one send (UDP_MAX_SEGMENTS, before 6.9).

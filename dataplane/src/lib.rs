@@ -13,6 +13,7 @@
 //! and the kernel gives one tunnel flow to one worker's socket.
 #![warn(missing_docs)]
 
+mod cmsg;
 mod control;
 mod counters;
 mod egress;

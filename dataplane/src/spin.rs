@@ -1,7 +1,9 @@
 //! Whether to wait for the next packet by asking again instead of sleeping.
 //!
-//! Waking up costs more than forwarding. While packets come closer together than [`SPIN`], a worker keeps asking for
-//! that long before it sleeps. It stops as soon as asking did not pay: an idle node uses no processor time.
+//! Waking up costs more than forwarding one packet. While single packets come closer together than [`SPIN`], as in a
+//! dialogue of short requests, a worker keeps asking for that long before it sleeps. It stops as soon as asking did not
+//! pay: an idle node uses no processor time. Bulk does not spin: its senders need the processor more than we do, and
+//! sleeping makes batches.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ const SPIN: Duration = Duration::from_micros(50);
 /// How many times in a row asking must have paid, or must have been about to.
 const TRUST: u8 = 4;
 const MOST_TRUST: u8 = 16;
+/// More packets than this at once, or a superframe, are bulk.
+const DIALOGUE: usize = 4;
 
 #[derive(Debug)]
 pub(crate) struct Spin {
@@ -43,6 +47,13 @@ impl Spin {
         let soon = self.idle_since.take().is_some_and(|since| since.elapsed() < SPIN);
         self.trust = if soon { (self.trust + 1).min(MOST_TRUST) } else { self.trust.saturating_sub(1) };
     }
+
+    /// Told after the work was done: how many packets it was.
+    pub(crate) fn worked(&mut self, packets: usize) {
+        if packets > DIALOGUE {
+            self.trust = 0;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +75,12 @@ mod tests {
             Spin { idle_since: Instant::now().checked_sub(2 * SPIN), trust: MOST_TRUST, asking: true };
         assert_eq!(spin.timeout_ms(), -1);
         assert!(spin.trust < MOST_TRUST);
+    }
+
+    #[test]
+    fn bulk_does_not_spin() {
+        let mut spin = Spin { idle_since: None, trust: MOST_TRUST, asking: false };
+        spin.worked(DIALOGUE + 1);
+        assert_eq!(spin.timeout_ms(), -1);
     }
 }

@@ -9,13 +9,11 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use crate::cmsg::{Message, RECV_CONTROL, Received, SEND_CONTROL, read_control, write_controls};
+
 /// Interface indexes are positive; zero names none.
 pub(crate) type IfIndex = u32;
 
-/// Control messages that we send: segment size and traffic class.
-const SEND_CONTROL: usize = 48;
-/// Control messages that we receive: the same two, and room for what the kernel may add.
-const RECV_CONTROL: usize = 96;
 /// The kernel gathers at most so many pieces (UIO_MAXIOV).
 pub(crate) const MAX_PIECES: usize = 1024;
 
@@ -66,13 +64,26 @@ pub(crate) fn if_index(name: &str) -> io::Result<IfIndex> {
 pub(crate) fn bind_packet(fd: BorrowedFd<'_>, index: IfIndex) -> io::Result<()> {
     // SAFETY: all-zero octets are a valid sockaddr_ll.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_family = family(libc::AF_PACKET);
     address.sll_protocol = ALL_PROTOCOLS;
     address.sll_ifindex = i32::try_from(index).unwrap_or(0);
     // SAFETY: the address is a live local of the size given.
     let result =
         unsafe { libc::bind(fd.as_raw_fd(), ptr::from_ref(&address).cast(), size::<libc::sockaddr_ll>()) };
     check(result).map(drop)
+}
+
+fn family(family: i32) -> libc::sa_family_t {
+    libc::sa_family_t::try_from(family).unwrap_or(0)
+}
+
+fn flag_bits(flags: i32) -> libc::c_short {
+    libc::c_short::try_from(flags).unwrap_or(0)
+}
+
+#[allow(clippy::unnecessary_cast, reason = "other C libraries have another type here")]
+fn control_len(header: &libc::msghdr) -> usize {
+    header.msg_controllen as usize
 }
 
 /// ETH_P_ALL in network order.
@@ -97,7 +108,7 @@ pub(crate) fn add_interface_flags(socket: BorrowedFd<'_>, name: &str, flags: i32
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, ptr::from_mut(&mut request)) })?;
     // SAFETY: the call above has filled the flags; they are plain integers.
     let old = unsafe { request.ifr_ifru.ifru_flags };
-    let new = old | flags as libc::c_short;
+    let new = old | flag_bits(flags);
     if new == old {
         return Ok(());
     }
@@ -114,7 +125,7 @@ pub(crate) fn open_tun(name: &str) -> io::Result<OwnedFd> {
     // SAFETY: open returned this descriptor just now, and nobody else has it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut request = interface_request(name)?;
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    request.ifr_ifru.ifru_flags = flag_bits(libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR);
     // SAFETY: TUNSETIFF reads and fills the ifreq that it is given.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, ptr::from_mut(&mut request)) })?;
     Ok(fd)
@@ -128,14 +139,10 @@ pub(crate) fn set_tun_offload(fd: BorrowedFd<'_>, offload: u32) -> io::Result<()
 
 /// A counter that wakes an epoll.
 pub(crate) fn event_fd() -> io::Result<OwnedFd> {
-    let fd = check(unsafe_eventfd())?;
+    // SAFETY: takes integers only.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
     // SAFETY: eventfd returned this descriptor just now, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn unsafe_eventfd() -> libc::c_int {
-    // SAFETY: takes integers only.
-    unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }
 }
 
 /// What woke an epoll.
@@ -178,7 +185,7 @@ impl Epoll {
     /// Waits up to `timeout_ms` (for ever if negative) and appends what is ready.
     pub(crate) fn wait(&self, ready: &mut Vec<Ready>, timeout_ms: i32) -> io::Result<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS];
-        let (fd, room) = (self.0.as_raw_fd(), EVENTS as libc::c_int);
+        let (fd, room) = (self.0.as_raw_fd(), libc::c_int::try_from(EVENTS).unwrap_or(1));
         // SAFETY: the array has room for as many events as the call may write.
         let count = check(unsafe { libc::epoll_wait(fd, events.as_mut_ptr(), room, timeout_ms) })?;
         let count = usize::try_from(count).unwrap_or(0);
@@ -213,13 +220,13 @@ impl Name {
         *self = NO_NAME;
         match address {
             IpAddr::V4(address) => {
-                self.v4.sin_family = libc::AF_INET as libc::sa_family_t;
+                self.v4.sin_family = family(libc::AF_INET);
                 self.v4.sin_port = port.to_be();
                 self.v4.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
                 size::<libc::sockaddr_in>()
             }
             IpAddr::V6(address) => {
-                self.v6.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                self.v6.sin6_family = family(libc::AF_INET6);
                 self.v6.sin6_port = port.to_be();
                 self.v6.sin6_addr.s6_addr = address.octets();
                 size::<libc::sockaddr_in6>()
@@ -261,17 +268,6 @@ impl<const N: usize> Batch<N> {
             controls: vec![Control([0; N]); messages],
         }
     }
-}
-
-/// What came with a received message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Received {
-    pub(crate) len: usize,
-    pub(crate) from: Option<IpAddr>,
-    /// Octets per datagram where the kernel joined several; zero where not.
-    pub(crate) segment: usize,
-    pub(crate) tos: u8,
-    pub(crate) truncated: bool,
 }
 
 /// Receives batches into slots of equal length.
@@ -326,7 +322,7 @@ impl Receiver {
         else {
             return Received::default();
         };
-        let filled = (message.msg_hdr.msg_controllen as usize).min(RECV_CONTROL);
+        let filled = control_len(&message.msg_hdr).min(RECV_CONTROL);
         let mut received = Received {
             len: message.msg_len as usize,
             from: name.address(),
@@ -336,55 +332,6 @@ impl Receiver {
         read_control(&control.0[..filled], &mut received);
         received
     }
-}
-
-/// Octets of a control message's header, and what lengths are rounded up to.
-const CONTROL_HEADER: usize = mem::size_of::<libc::cmsghdr>();
-const CONTROL_ALIGN: usize = mem::size_of::<usize>();
-
-fn read_control(mut octets: &[u8], received: &mut Received) {
-    const WORD: usize = mem::size_of::<usize>();
-    while octets.len() >= CONTROL_HEADER {
-        let mut word = [0; WORD];
-        word.copy_from_slice(&octets[..WORD]);
-        let len = usize::from_ne_bytes(word).min(octets.len());
-        let number = |at: usize| {
-            let mut number = [0; 4];
-            octets.get(at..at + 4).map_or(0, |from| {
-                number.copy_from_slice(from);
-                i32::from_ne_bytes(number)
-            })
-        };
-        if len < CONTROL_HEADER {
-            return;
-        }
-        match (number(WORD), number(WORD + 4)) {
-            (libc::SOL_UDP, libc::UDP_GRO) => {
-                received.segment = usize::try_from(number(CONTROL_HEADER)).unwrap_or(0);
-            }
-            // IPv4 tells one octet, IPv6 a number.
-            (libc::IPPROTO_IP, libc::IP_TOS) => {
-                received.tos = octets.get(CONTROL_HEADER).copied().unwrap_or(0);
-            }
-            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                received.tos = u8::try_from(number(CONTROL_HEADER)).unwrap_or(0);
-            }
-            _ => {}
-        }
-        octets = octets.get(len.next_multiple_of(CONTROL_ALIGN)..).unwrap_or_default();
-    }
-}
-
-/// One message to send: pieces of memory, gathered.
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    /// Which pieces.
-    pub(crate) pieces: Range<usize>,
-    /// To whom; the socket's own address family. Ports have none.
-    pub(crate) to: Option<(IpAddr, u16)>,
-    /// Octets per datagram where the kernel is to cut; zero where not.
-    pub(crate) segment: u16,
-    pub(crate) tos: u8,
 }
 
 /// Sends batches of gathered messages.
@@ -453,38 +400,16 @@ impl Sender {
         let Batch { messages, pieces, names, controls } = &mut self.batch;
         let header = &mut messages[slot].msg_hdr;
         (header.msg_name, header.msg_namelen) = (ptr::null_mut(), 0);
-        let mut v6 = false;
         if let Some((address, port)) = message.to {
             header.msg_namelen = names[slot].set(address, port);
             header.msg_name = ptr::from_mut(&mut names[slot]).cast();
-            v6 = address.is_ipv6();
         }
         header.msg_iov = pieces[first..].as_mut_ptr();
         header.msg_iovlen = count as _;
         header.msg_flags = 0;
         let control = &mut controls[slot].0;
-        let mut len = 0;
-        if message.segment != 0 {
-            let value = message.segment.to_ne_bytes();
-            len += write_control(&mut control[len..], libc::SOL_UDP, libc::UDP_SEGMENT, &value);
-        }
-        if message.tos != 0 {
-            let (level, kind) =
-                if v6 { (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) } else { (libc::IPPROTO_IP, libc::IP_TOS) };
-            len += write_control(&mut control[len..], level, kind, &i32::from(message.tos).to_ne_bytes());
-        }
+        let len = write_controls(control, message);
         header.msg_control = if len == 0 { ptr::null_mut() } else { control.as_mut_ptr().cast() };
         header.msg_controllen = len as _;
     }
-}
-
-/// Writes one control message and tells its length, padding included.
-fn write_control(octets: &mut [u8], level: i32, kind: i32, value: &[u8]) -> usize {
-    const WORD: usize = mem::size_of::<usize>();
-    let len = CONTROL_HEADER + value.len();
-    octets[..WORD].copy_from_slice(&len.to_ne_bytes());
-    octets[WORD..WORD + 4].copy_from_slice(&level.to_ne_bytes());
-    octets[WORD + 4..WORD + 8].copy_from_slice(&kind.to_ne_bytes());
-    octets[CONTROL_HEADER..len].copy_from_slice(value);
-    len.next_multiple_of(CONTROL_ALIGN)
 }

@@ -25,16 +25,17 @@ use dataplane_core::{from_host, from_port, from_underlay};
 use tracing::{error, warn};
 use vrouter_types::{Encap, PortId};
 
+use crate::cmsg::Received;
 use crate::egress::Egress;
 use crate::gre;
 use crate::snapshot::Snapshot;
 use crate::spin::Spin;
-use crate::sys::{self, Epoll, Ready, Received, Receiver};
+use crate::sys::{self, Epoll, Ready, Receiver};
 use crate::token::Token;
 
 /// Frames per receive call, and how many of them where frames are superframes: what a core's cache holds.
 const SLOTS: usize = 64;
-const BULK_SLOTS: usize = 16;
+const BULK_SLOTS: usize = 8;
 const BULK_FRAME: usize = 4096;
 /// A maximal packet with Ethernet and virtio-net header, rounded up.
 pub(crate) const STRIDE: usize = 65_664;
@@ -97,6 +98,8 @@ pub(crate) struct Worker {
     receiver: Receiver,
     pub(super) coalescer: Coalescer,
     pub(super) egress: Egress,
+    /// Packets of this turn, superframes counted as many.
+    worked: usize,
     clock: Instant,
 }
 
@@ -118,6 +121,7 @@ impl Worker {
             receiver: Receiver::new(SLOTS),
             coalescer: Coalescer::new(COALESCE),
             egress: Egress::new(),
+            worked: 0,
             clock,
         }
     }
@@ -141,6 +145,7 @@ impl Worker {
                 self.egress = Egress::new();
                 self.heads_used = 0;
             }
+            spin.worked(std::mem::take(&mut self.worked));
         }
     }
 
@@ -302,6 +307,7 @@ impl Worker {
         };
         let octets: usize = (0..count).map(|slot| self.receiver.message(slot).len).sum();
         frame_size.store(octets / count.max(1), Ordering::Relaxed);
+        self.worked += count.max(octets / BULK_FRAME);
         Ok(count)
     }
 

@@ -420,4 +420,4 @@ fn forget_uncopied_options(mut options: &mut [u8]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,15 +19,15 @@ const HOST: u32 = u32::MAX;
 impl Worker {
     pub(super) fn act(&mut self, snapshot: &Snapshot, verdict: Verdict, packet: Packet) {
         match verdict {
-            Verdict::ToPort(port) => self.to_port(snapshot, port, packet),
+            Verdict::ToPort(port) => self.send_to_port(snapshot, port, packet),
             Verdict::ToHost => self.coalesce(snapshot, HOST, packet),
-            Verdict::ToUnderlay(push) => self.to_tunnel(snapshot, push, packet),
+            Verdict::ToUnderlay(push) => self.send_to_tunnel(snapshot, push, packet),
             Verdict::Reply(to) => self.reply(snapshot, to, packet.from),
             Verdict::Drop(reason) => snapshot.drop_packets(reason, packet.from, 1),
         }
     }
 
-    fn to_port(&mut self, snapshot: &Snapshot, id: PortId, packet: Packet) {
+    fn send_to_port(&mut self, snapshot: &Snapshot, id: PortId, packet: Packet) {
         let Some(port) = snapshot.fib.port(id) else {
             return snapshot.drop_packets(DropReason::UnknownPort, packet.from, 1);
         };
@@ -59,7 +59,7 @@ impl Worker {
         });
     }
 
-    fn to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
+    fn send_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
         let Some(tunnel) = snapshot.fib.tunnel(push.tunnel) else {
             return snapshot.drop_packets(DropReason::NoTunnel, packet.from, 1);
         };

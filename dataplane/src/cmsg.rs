@@ -1,0 +1,139 @@
+//! What travels beside a message's octets: control messages, addresses, and how they are told to the kernel. Safe code;
+//! [`sys`](crate::sys) hands the octets over.
+
+use std::mem;
+use std::net::IpAddr;
+use std::ops::Range;
+
+/// Control messages that we send: segment size and traffic class.
+pub(crate) const SEND_CONTROL: usize = 48;
+/// Control messages that we receive: the same two, and room for what the kernel may add.
+pub(crate) const RECV_CONTROL: usize = 96;
+
+/// What came with a received message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Received {
+    pub(crate) len: usize,
+    pub(crate) from: Option<IpAddr>,
+    /// Octets per datagram where the kernel joined several; zero where not.
+    pub(crate) segment: usize,
+    pub(crate) tos: u8,
+    pub(crate) truncated: bool,
+}
+
+/// One message to send: pieces of memory, gathered.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    /// Which pieces.
+    pub(crate) pieces: Range<usize>,
+    /// To whom; the socket's own address family. Ports have none.
+    pub(crate) to: Option<(IpAddr, u16)>,
+    /// Octets per datagram where the kernel is to cut; zero where not.
+    pub(crate) segment: u16,
+    pub(crate) tos: u8,
+}
+
+/// Octets of a control message's header, and what lengths are rounded up to.
+const CONTROL_HEADER: usize = mem::size_of::<libc::cmsghdr>();
+const CONTROL_ALIGN: usize = mem::size_of::<usize>();
+
+/// Reads segment size and traffic class out of received control messages.
+pub(crate) fn read_control(mut octets: &[u8], received: &mut Received) {
+    const WORD: usize = mem::size_of::<usize>();
+    while octets.len() >= CONTROL_HEADER {
+        let mut word = [0; WORD];
+        word.copy_from_slice(&octets[..WORD]);
+        let len = usize::from_ne_bytes(word).min(octets.len());
+        let number = |at: usize| {
+            let mut number = [0; 4];
+            octets.get(at..at + 4).map_or(0, |from| {
+                number.copy_from_slice(from);
+                i32::from_ne_bytes(number)
+            })
+        };
+        if len < CONTROL_HEADER {
+            return;
+        }
+        match (number(WORD), number(WORD + 4)) {
+            (libc::SOL_UDP, libc::UDP_GRO) => {
+                received.segment = usize::try_from(number(CONTROL_HEADER)).unwrap_or(0);
+            }
+            // IPv4 tells one octet, IPv6 a number.
+            (libc::IPPROTO_IP, libc::IP_TOS) => {
+                received.tos = octets.get(CONTROL_HEADER).copied().unwrap_or(0);
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                received.tos = u8::try_from(number(CONTROL_HEADER)).unwrap_or(0);
+            }
+            _ => {}
+        }
+        octets = octets.get(len.next_multiple_of(CONTROL_ALIGN)..).unwrap_or_default();
+    }
+}
+
+/// Writes the control messages of a message, and tells how many octets they take.
+pub(crate) fn write_controls(octets: &mut [u8; SEND_CONTROL], message: &Message) -> usize {
+    let mut len = 0;
+    if message.segment != 0 {
+        let value = message.segment.to_ne_bytes();
+        len += write_control(&mut octets[len..], libc::SOL_UDP, libc::UDP_SEGMENT, &value);
+    }
+    if message.tos != 0 {
+        let (level, kind) = match message.to {
+            Some((IpAddr::V6(_), _)) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            _ => (libc::IPPROTO_IP, libc::IP_TOS),
+        };
+        len += write_control(&mut octets[len..], level, kind, &i32::from(message.tos).to_ne_bytes());
+    }
+    len
+}
+
+/// Writes one control message and tells its length, padding included.
+fn write_control(octets: &mut [u8], level: i32, kind: i32, value: &[u8]) -> usize {
+    const WORD: usize = mem::size_of::<usize>();
+    let len = CONTROL_HEADER + value.len();
+    octets[..WORD].copy_from_slice(&len.to_ne_bytes());
+    octets[WORD..WORD + 4].copy_from_slice(&level.to_ne_bytes());
+    octets[WORD + 4..WORD + 8].copy_from_slice(&kind.to_ne_bytes());
+    octets[CONTROL_HEADER..len].copy_from_slice(value);
+    len.next_multiple_of(CONTROL_ALIGN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(level: i32, kind: i32, value: &[u8]) -> Vec<u8> {
+        let mut octets = [0; 64];
+        let len = write_control(&mut octets, level, kind, value);
+        octets[..len].to_vec()
+    }
+
+    #[test]
+    fn segment_size_and_traffic_class_are_found_among_others() {
+        let octets = [
+            control(libc::SOL_SOCKET, libc::SCM_TIMESTAMP, &[9; 16]),
+            control(libc::IPPROTO_IP, libc::IP_TOS, &[0x2e]),
+            control(libc::SOL_UDP, libc::UDP_GRO, &1472i32.to_ne_bytes()),
+        ];
+        let mut received = Received::default();
+        read_control(&octets.concat(), &mut received);
+        assert_eq!((received.segment, received.tos), (1472, 0x2e));
+        let mut received = Received::default();
+        read_control(&control(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &3i32.to_ne_bytes()), &mut received);
+        assert_eq!(received.tos, 3);
+    }
+
+    #[test]
+    fn short_and_lying_control_messages_are_passed_over() {
+        let whole = control(libc::SOL_UDP, libc::UDP_GRO, &1472i32.to_ne_bytes());
+        for len in 0..whole.len() {
+            read_control(&whole[..len], &mut Received::default());
+        }
+        for lie in [0usize, 1, 15, usize::MAX] {
+            let mut octets = whole.clone();
+            octets[..mem::size_of::<usize>()].copy_from_slice(&lie.to_ne_bytes());
+            read_control(&octets, &mut Received::default());
+        }
+    }
+}
