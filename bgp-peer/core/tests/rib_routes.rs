@@ -126,36 +126,49 @@ fn memberships_and_their_end_of_rib_come_first_and_routes_wait_for_the_neighbors
     connect(&mut a, &mut b, FamilySet::L3VPN, now);
     let first = messages(&mut a, PEER);
     assert_eq!(first.len(), 2, "one UPDATE with the membership, one End-of-RIB, and no VPN route yet");
-    assert!(a.poll_timeout().is_some());
-    settle(&mut a, &mut b, now);
     take(&mut b, PEER, &first, now);
     settle(&mut a, &mut b, now);
-    assert_eq!(a.poll_timeout(), None);
     assert!(b.end_of_rib_heard(PEER).contains(Family::Vpnv4));
-    let held = b.routes(&RouteQuery {
-        scope: RouteScope::Received(PEER),
-        family: Some(Family::Vpnv4),
-        ..Default::default()
-    });
+    let scope = RouteScope::Received(PEER);
+    let held = b.routes(&RouteQuery { scope, family: Some(Family::Vpnv4), ..RouteQuery::default() });
     assert_eq!(held.iter().map(|view| view.key.to_string()).collect::<Vec<_>>(), ["65000:2:10.0.0.1/32"]);
     assert_eq!(b.peer_counts(PEER).unwrap().updates_not_imported, 0, "the other was never sent");
 }
 
 #[test]
-fn a_neighbor_that_never_ends_its_memberships_is_waited_for_one_minute() {
+fn memberships_without_an_end_get_their_routes_at_once_and_our_end_of_rib_after_a_minute() {
     let now = Instant::now();
     let (mut a, mut b) = (rib(1), rib(2));
     a.originate(route("65000:1:10.0.0.1/32", 16, &[RED]), now);
     b.set_imports(imports(&[(0, &[RED])]), now);
     connect(&mut a, &mut b, FamilySet::L3VPN, now);
     take(&mut a, PEER, &messages(&mut b, PEER)[..1], now);
-    let before = messages(&mut a, PEER).len();
-    assert_eq!(before, 1, "only the End-of-RIB of our memberships");
+    let sent = messages(&mut a, PEER);
+    assert_eq!(sent.len(), 2, "End-of-RIB of our memberships, and the route");
+    assert_eq!(a.peer_counts(PEER).unwrap().advertised, 1);
     let deadline = a.poll_timeout().unwrap();
     assert_eq!(deadline, now + seconds(60));
     a.handle_timeout(now + seconds(59));
     assert_eq!(messages(&mut a, PEER), []);
     a.handle_timeout(deadline);
-    assert_eq!(messages(&mut a, PEER).len(), 3, "the route and two End-of-RIB markers");
+    assert_eq!(messages(&mut a, PEER).len(), 2, "End-of-RIB of VPNv4 and VPNv6");
     assert_eq!(a.poll_timeout(), None);
+}
+
+#[test]
+fn memberships_that_come_and_go_later_bring_and_withdraw_their_routes() {
+    let now = Instant::now();
+    let (mut a, mut b) = (rib(1), rib(2));
+    for n in 0..3 {
+        a.originate(route(&format!("65000:1:10.0.0.{n}/32"), 16, &[&format!("target:65000:{n}")]), now);
+    }
+    connect(&mut a, &mut b, FamilySet::L3VPN, now);
+    settle(&mut a, &mut b, now);
+    for (targets, expected) in
+        [(&["target:65000:0", "target:65000:2"][..], 2), (&["target:65000:2"], 1), (&[], 0)]
+    {
+        b.set_imports(imports(&[(0, targets)]), now);
+        settle(&mut a, &mut b, now);
+        assert_eq!((a.peer_counts(PEER).unwrap().advertised, b.counts().paths), (expected, expected));
+    }
 }

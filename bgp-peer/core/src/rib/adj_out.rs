@@ -15,7 +15,7 @@ use crate::wire::nlri::RtMembership;
 use crate::{Family, FamilySet};
 
 use super::attrs::{AttrId, AttrTable};
-use super::table::{RouteId, Table};
+use super::table::{RouteId, Table, family_of};
 
 /// What travels together. Withdrawals come first: they are short, and the way they end may be dead already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,7 +122,6 @@ impl AdjOut {
         if slot.queued != group {
             if let Some(Group::Announce(_, id)) = group {
                 attrs.retain(id);
-                // A count of the old set is given up below, after this one is held: they may be the same.
             }
             let before = std::mem::replace(&mut slot.queued, group);
             if let Some(before) = before {
@@ -201,7 +200,7 @@ impl AdjOut {
     /// The neighbor asked for the family again.
     pub(super) fn send_again(&mut self, family: Family, table: &Table, attrs: &mut AttrTable) {
         for (route, slot) in &mut self.slots {
-            let is_of_family = table.key(*route).is_some_and(|key| super::table::family_of(key) == family);
+            let is_of_family = table.key(*route).is_some_and(|key| family_of(key) == family);
             if let Sent::This(id, _) = slot.sent
                 && is_of_family
             {

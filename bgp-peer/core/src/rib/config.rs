@@ -75,7 +75,7 @@ pub struct VrfRoute {
 }
 
 /// One way a VRF's traffic may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VrfPath {
     /// The route distinguisher it was announced under.
     pub rd: RouteDistinguisher,

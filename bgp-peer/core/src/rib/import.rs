@@ -4,8 +4,10 @@
 //! prefix; what to tell is worked out when it is asked for, so that changes in between cost nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
+use std::num::NonZeroU64;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
 use vrouter_types::{Prefix, RouteTarget, VrfId};
 
 use crate::wire::attr::set::AttrSet;
@@ -18,14 +20,50 @@ pub(super) struct Imports {
     by_target: HashMap<RouteTarget, Vec<VrfId>>,
     vrfs: BTreeMap<VrfId, HashMap<Prefix, Imported>>,
     dirty: BTreeSet<(VrfId, Prefix)>,
+    hasher: DefaultHashBuilder,
 }
 
 /// One prefix of a VRF.
 #[derive(Debug, Default)]
 struct Imported {
-    routes: Vec<RouteId>,
-    /// What was told last.
-    told: Box<[VrfPath]>,
+    routes: Routes,
+    /// Fingerprint of what was told last: eight octets instead of fifty, of a hash that no neighbor can predict.
+    told: Option<NonZeroU64>,
+}
+
+/// Routes of one prefix under different distinguishers: nearly always one.
+#[derive(Debug, Default)]
+enum Routes {
+    #[default]
+    None,
+    One(RouteId),
+    Many(Box<[RouteId]>),
+}
+
+impl Routes {
+    fn as_slice(&self) -> &[RouteId] {
+        match self {
+            Routes::None => &[],
+            Routes::One(route) => std::slice::from_ref(route),
+            Routes::Many(routes) => routes,
+        }
+    }
+
+    fn insert(&mut self, route: RouteId) {
+        *self = match self {
+            Routes::None => Routes::One(route),
+            _ => Routes::Many(self.as_slice().iter().copied().chain([route]).collect()),
+        };
+    }
+
+    fn remove(&mut self, route: RouteId) {
+        let mut left = self.as_slice().iter().copied().filter(|known| *known != route);
+        *self = match (left.next(), left.next()) {
+            (None, _) => Routes::None,
+            (Some(only), None) => Routes::One(only),
+            (Some(first), Some(second)) => Routes::Many([first, second].into_iter().chain(left).collect()),
+        };
+    }
 }
 
 impl Imports {
@@ -44,7 +82,7 @@ impl Imports {
         self.by_target = by_target;
         for (vrf, prefixes) in &mut self.vrfs {
             for (prefix, imported) in prefixes {
-                imported.routes.clear();
+                imported.routes = Routes::None;
                 self.dirty.insert((*vrf, *prefix));
             }
         }
@@ -79,12 +117,9 @@ impl Imports {
     /// A route is, or is no longer, among those that the VRF imports for this prefix, or has changed.
     pub(super) fn update(&mut self, vrf: VrfId, prefix: Prefix, route: RouteId, is_imported: bool) {
         let imported = self.vrfs.entry(vrf).or_default().entry(prefix).or_default();
-        let at = imported.routes.iter().position(|known| *known == route);
-        match (at, is_imported) {
-            (None, true) => imported.routes.push(route),
-            (Some(at), false) => {
-                imported.routes.swap_remove(at);
-            }
+        match (imported.routes.as_slice().contains(&route), is_imported) {
+            (false, true) => imported.routes.insert(route),
+            (true, false) => imported.routes.remove(route),
             _ => {}
         }
         self.dirty.insert((vrf, prefix));
@@ -93,7 +128,8 @@ impl Imports {
     /// The next prefix to look at, with its routes.
     pub(super) fn next_dirty(&mut self) -> Option<(VrfId, Prefix, &[RouteId])> {
         let (vrf, prefix) = self.dirty.pop_first()?;
-        let routes = self.vrfs.get(&vrf).and_then(|vrf| vrf.get(&prefix)).map(|imported| &*imported.routes);
+        let routes =
+            self.vrfs.get(&vrf).and_then(|vrf| vrf.get(&prefix)).map(|imported| imported.routes.as_slice());
         Some((vrf, prefix, routes.unwrap_or_default()))
     }
 
@@ -101,11 +137,10 @@ impl Imports {
     pub(super) fn tell(&mut self, vrf: VrfId, prefix: Prefix, paths: &[VrfPath]) -> bool {
         let Some(prefixes) = self.vrfs.get_mut(&vrf) else { return false };
         let Some(imported) = prefixes.get_mut(&prefix) else { return false };
-        let is_news = *imported.told != *paths;
-        if is_news {
-            imported.told = paths.into();
-        }
-        if imported.routes.is_empty() && imported.told.is_empty() {
+        let fingerprint = (!paths.is_empty()).then(|| fingerprint(&self.hasher, paths));
+        let is_news = imported.told != fingerprint;
+        imported.told = fingerprint;
+        if imported.routes.as_slice().is_empty() && imported.told.is_none() {
             prefixes.remove(&prefix);
             if prefixes.is_empty() {
                 self.vrfs.remove(&vrf);
@@ -113,4 +148,8 @@ impl Imports {
         }
         is_news
     }
+}
+
+fn fingerprint(hasher: &DefaultHashBuilder, paths: &[VrfPath]) -> NonZeroU64 {
+    NonZeroU64::new(hasher.hash_one(paths)).unwrap_or(NonZeroU64::MIN)
 }

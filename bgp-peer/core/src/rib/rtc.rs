@@ -11,7 +11,7 @@ use crate::wire::attr::set::AttrSet;
 use crate::wire::ext_community::{ExtCommunity, ext_communities};
 use crate::wire::nlri::RtMembership;
 
-/// How long VPN routes wait for the neighbor's memberships (RFC 4684 §6).
+/// How long our End-of-RIB waits for that of the neighbor's memberships (RFC 4684 §6).
 pub(super) const WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]

@@ -1,12 +1,19 @@
 //! What neighbors are told, one message at a time, worked out when there is room for it.
 //!
-//! Order: our own requests; route target memberships and their End-of-RIB; then, once the neighbor's memberships are in or
-//! have been waited for (RFC 4684 §6), VPN routes, and End-of-RIB per family (RFC 4724 §2).
+//! Order: our own requests; route target memberships and their End-of-RIB; VPN routes; their End-of-RIB (RFC 4724 §2).
+//!
+//! RFC 4684 §6 has VPN routes wait for the End-of-RIB of the neighbor's memberships, lest routes be sent that nobody wants.
+//! We differ: towards such a neighbor nothing is sent but what a membership that has arrived asks for, so there is nothing
+//! to wait for. Neighbors that never mark that end (GoBGP without graceful restart) thus cost no minute of silence. Only our
+//! own End-of-RIB waits, up to a minute: before, it would not be true.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use bytes::BytesMut;
-use vrouter_types::Label;
+use vrouter_types::{EncapSet, Label};
 
-use crate::wire::attr::set::LocalAttributes;
+use crate::wire::attr::set::{AttrSet, DEFAULT_LOCAL_PREF, LocalAttributes};
 use crate::wire::nlri::{Nlri, RtMembership};
 use crate::wire::route_refresh::RouteRefresh;
 use crate::wire::update::writer::{UpdateWriter, message_limit, put_end_of_rib};
@@ -38,9 +45,6 @@ impl Rib {
                 return true;
             }
         }
-        if peer.memberships.as_ref().is_some_and(|memberships| memberships.wait_until().is_some()) {
-            return false;
-        }
         peer.absorb(table, attrs);
         VPN.into_iter().any(|family| {
             peer.send_begin_refresh(family, out)
@@ -65,7 +69,9 @@ impl Peer {
             RouteRefresh::End(family).encode(out);
             return true;
         }
-        let is_due = self.out.end_of_rib.remove(&family);
+        let is_waiting = VPN.contains(&family)
+            && self.memberships.as_ref().is_some_and(|memberships| memberships.wait_until().is_some());
+        let is_due = !is_waiting && self.out.end_of_rib.remove(&family);
         if is_due {
             put_end_of_rib(out, family);
         }
@@ -75,7 +81,7 @@ impl Peer {
     /// Brings what it knows of our memberships closer to what they are.
     fn send_memberships(
         &mut self,
-        own: &std::collections::BTreeSet<RtMembership>,
+        own: &BTreeSet<RtMembership>,
         config: &RibConfig,
         octets: &mut Vec<u8>,
         out: &mut BytesMut,
@@ -102,7 +108,7 @@ impl Peer {
         let next_hop = config.router_id.into();
         membership_attributes(next_hop, octets);
         let mut exported = Vec::new();
-        crate::wire::attr::set::AttrSet::new(octets).export(Family::Rtc, &self.session, &mut exported);
+        AttrSet::new(octets).export(Family::Rtc, &self.session, &mut exported);
         let mut message = UpdateWriter::announce(out, Family::Rtc, next_hop, &exported, limit);
         let fitting = new.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership)));
         known.extend(fitting);
@@ -179,13 +185,13 @@ impl Peer {
     }
 }
 
-fn membership_attributes(next_hop: std::net::IpAddr, octets: &mut Vec<u8>) {
+fn membership_attributes(next_hop: IpAddr, octets: &mut Vec<u8>) {
     let attributes = LocalAttributes {
         next_hop,
-        local_pref: crate::wire::attr::set::DEFAULT_LOCAL_PREF,
+        local_pref: DEFAULT_LOCAL_PREF,
         med: None,
         route_targets: &[],
-        encaps: vrouter_types::EncapSet::EMPTY,
+        encaps: EncapSet::EMPTY,
     };
     attributes.canonical(octets);
 }

@@ -132,10 +132,14 @@ pub struct RibCounts {
 /// One neighbor's counts, since its session came up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerCounts {
-    /// Routes held from it, memberships included.
+    /// VPN routes held from it.
     pub received: usize,
-    /// Routes it has been told, memberships included.
+    /// VPN routes it has been told.
     pub advertised: usize,
+    /// Route target memberships held from it.
+    pub memberships_received: usize,
+    /// Route target memberships it has been told.
+    pub memberships_advertised: usize,
     /// Malformed UPDATEs whose routes were treated as withdrawn (RFC 7606).
     pub updates_malformed: u64,
     /// What was wrong with the last of them.
@@ -166,8 +170,10 @@ impl Rib {
         let state = self.peers.get(&peer)?;
         let held = self.table.routes().filter(|(route, _)| self.table.path(*route, state.source).is_some());
         Some(PeerCounts {
-            received: held.count() + state.memberships.as_ref().map_or(0, |all| all.len()),
-            advertised: state.out.known().count() + state.out.memberships.len(),
+            received: held.count(),
+            advertised: state.out.known().count(),
+            memberships_received: state.memberships.as_ref().map_or(0, |all| all.len()),
+            memberships_advertised: state.out.memberships.len(),
             routes_too_long: state.out.too_long,
             ..state.counts
         })

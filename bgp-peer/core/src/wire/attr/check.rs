@@ -1,7 +1,7 @@
 //! Path attributes read and checked once, with the session's context, into what each calls for (RFC 7606 §3, §7).
 //!
 //! Per attribute: use it, discard it, or withdraw the routes of its UPDATE. Whether the session must end is decided in
-//! [`super::update`], which alone sees the routes. The checks follow RFC 7606 §7 unless a line says otherwise.
+//! [`crate::wire::update`], which alone sees the routes. The checks follow RFC 7606 §7 unless a line says otherwise.
 
 use std::net::Ipv4Addr;
 

@@ -28,12 +28,9 @@ impl Attributes<'_> {
         let mut opaque = opaque.into_iter().peekable();
         let mut put = |out: &mut Vec<u8>, flags: u8, code: u8, value: &[u8]| {
             while let Some(early) = opaque.next_if(|early| early.code < code) {
-                // RFC 4271 §5: passed on without being understood: partial.
-                put_attribute(out, early.flags | flag::PARTIAL, early.code, early.value);
+                put_opaque(out, early);
             }
-            if code != END {
-                put_attribute(out, flags, code, value);
-            }
+            put_attribute(out, flags, code, value);
         };
         put(out, flag::TRANSITIVE, code::ORIGIN, &[self.origin.unwrap_or(Origin::Incomplete) as u8]);
         put(out, flag::TRANSITIVE, code::AS_PATH, &self.merged_as_path());
@@ -62,7 +59,7 @@ impl Attributes<'_> {
         list(out, flag::PASSED_ON, code::TUNNEL_ENCAP, self.tunnel_encap);
         list(out, flag::PASSED_ON, code::IPV6_EXT_COMMUNITIES, self.ipv6_ext_communities);
         list(out, flag::PASSED_ON, code::LARGE_COMMUNITY, self.large_communities);
-        put(out, 0, END, &[]);
+        opaque.for_each(|late| put_opaque(out, late));
     }
 
     /// The AS_PATH in four octets per number, with what AS4_PATH knows better (RFC 6793 §4.2.3).
@@ -84,9 +81,10 @@ impl Attributes<'_> {
         }
     }
 
-    /// RFC 6793 §4.2.3: an AGGREGATOR other than AS_TRANS was set behind the last four-octet speaker.
+    /// RFC 6793 §4.2.3: beside an AS4_AGGREGATOR, an AGGREGATOR other than AS_TRANS was set behind the last four-octet
+    /// speaker, and both AS4 attributes are out of date.
     fn as4_attributes_count(&self) -> bool {
-        self.aggregator.is_none_or(|(asn, _)| asn == Asn::TRANS)
+        self.as4_aggregator.is_none() || self.aggregator.is_none_or(|(asn, _)| asn == Asn::TRANS)
     }
 }
 
@@ -289,5 +287,7 @@ fn aggregator_octets(asn: Asn, address: Ipv4Addr) -> [u8; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// Past every type code: what is left of the opaque attributes goes out in front of it.
-const END: u8 = 255;
+/// RFC 4271 §5: what is passed on without being understood is partial.
+fn put_opaque(out: &mut Vec<u8>, attribute: RawAttribute<'_>) {
+    put_attribute(out, attribute.flags | flag::PARTIAL, attribute.code, attribute.value);
+}
