@@ -196,11 +196,19 @@ fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec(content)?;
     text.push(b'\n');
     let new = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
+    let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // A full disk is no better for half a file.
+        let _ = fs::remove_file(&new);
+    }
+    written?;
     sync_dir(path)
+}
+
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -548,3 +548,17 @@ fn a_workloads_mtu_is_what_the_largest_tunnel_header_leaves() {
     let request = pod(&mut node, "c1", "city-a");
     assert_eq!(node.attach(request).unwrap().mtu, 1448);
 }
+
+#[test]
+fn a_port_that_fails_to_come_back_leaves_a_shared_address_with_its_other_owner() {
+    let mut node = Node::new();
+    let (city, b) = (pod(&mut node, "c1", "city-a"), pod(&mut node, "c2", "b"));
+    node.attach(city).unwrap();
+    let b = node.attach(b).unwrap();
+    node.links.remove("vrc1");
+    node.handle(Event::LinkRemoved("vrc1".to_owned()));
+    assert!(node.host_routes.contains(&ip("10.20.11.2")));
+    node.handle(Event::Tick { now: Millis(2_000) });
+    assert_eq!(node.overlay.host_owner(ip("10.20.11.2")), Some(b.port));
+    assert!(node.host_routes.contains(&ip("10.20.11.2")));
+}

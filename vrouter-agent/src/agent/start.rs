@@ -1,15 +1,16 @@
-//! How the agent comes up: state, dataplane, ports, deletes that waited, then BGP, then callers.
+//! How the agent comes up: state, dataplane, ports, deletes that waited, tunnels, then BGP, then callers.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bgp_peer::{FamilySet, Speaker, SpeakerConfig, VrfImport};
 use dataplane::Dataplane;
 use dataplane_core::Gateway;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 use tracing::{info, warn};
 use vrouter_types::Asn;
 
@@ -19,13 +20,15 @@ use crate::Error;
 use crate::config::{Config, FamilyName, NeighborConfig};
 use crate::event::{Event, Restore};
 use crate::fib_build::FibBuilder;
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
 use crate::server;
 use crate::state_file::{StateDir, boot_id};
 
 const CALLS: usize = 64;
 const BGP_EVENTS: usize = 64;
+/// Reading the kernel's tables takes milliseconds.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// Received paths that are kept at most: some 200 MB at worst, far beyond what any gateway imports.
 const MAX_PATHS: usize = 1_000_000;
 
@@ -43,7 +46,7 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
     let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
     let dataplane = Dataplane::start(dataplane_config(&config), fib.build(&overlay));
     let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
-    let (mut netlink, net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
+    let (mut netlink, mut net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
     let gateway = Gateway::default();
     if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
         warn!(%error, "the host cannot reach workloads");
@@ -63,9 +66,8 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
     };
     agent.restore().await?;
     agent.work_off_spool().await;
+    agent.start_watching(&mut net_events).await?;
     let bgp_events = agent.start_bgp().await?;
-    let watched = agent.netlink.watch(config.underlay.source.clone(), HOST_INTERFACE);
-    watched.map_err(|error| Error::Netlink(error.to_string()))?;
     let (sender, calls) = mpsc::channel(CALLS);
     let server = tokio::spawn(server::serve(listener, sender));
     info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
@@ -85,6 +87,24 @@ impl Agent {
         let (ports, label_cursor) = (loaded.ports, loaded.label_cursor);
         self.handle(Event::Restore(Restore { ports, label_cursor, links, boot_id: boot_id() })).await;
         Ok(())
+    }
+
+    /// Tunnels are open, and their address is known, before anybody hears of it. Without an uplink that is at once too.
+    async fn start_watching(&mut self, net_events: &mut mpsc::Receiver<NetlinkEvent>) -> Result<(), Error> {
+        let watched = self.netlink.watch(self.config.underlay.source.clone(), HOST_INTERFACE);
+        watched.map_err(|error| Error::Netlink(error.to_string()))?;
+        let deadline = Instant::now() + FIRST_LOOK;
+        loop {
+            let Ok(Some(event)) = timeout_at(deadline.into(), net_events.recv()).await else {
+                warn!("the kernel has not told its addresses yet");
+                return Ok(());
+            };
+            let is_underlay = matches!(event, NetlinkEvent::Underlay(_));
+            self.net_event(event).await;
+            if is_underlay {
+                return Ok(());
+            }
+        }
     }
 
     /// What is known by now is in the RIB before the first session can be up.

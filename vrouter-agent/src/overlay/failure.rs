@@ -67,24 +67,27 @@ impl Overlay {
     /// A port that was there before could not be put into service: it waits, the others go on.
     fn go_on(&mut self, failed: &Effect, error: ApiError, undone: Vec<Effect>) -> Vec<Effect> {
         let Effect::OpenPort { port: id, .. } = failed else { return answered(undone, &error) };
-        let ids = self.addresses_and_label(*id);
-        let mut effects = self.take_down(*id);
-        self.wait(*id, error.message.clone());
-        let concerns = |effect: &Effect| match (effect, &ids) {
-            (Effect::Originate(route), Some((label, _))) => route.label == *label,
-            (Effect::AddHostRoute(address), Some((_, addresses))) => {
-                addresses.contains(address) && self.host_owner(*address).is_none()
-            }
+        let Some(port) = self.ports.get(id) else { return answered(undone, &error) };
+        let (label, addresses) = (port.saved.label, port.saved.addresses.clone());
+        let is_host_route = |effect: &Effect| match effect {
+            Effect::AddHostRoute(address) | Effect::RemoveHostRoute(address) => addresses.contains(address),
             _ => false,
         };
-        let rest = undone.into_iter().filter(|effect| !concerns(effect)).collect();
+        let is_stale = |effect: &Effect| match effect {
+            Effect::Originate(route) => route.label == label,
+            effect => is_host_route(effect),
+        };
+        let mut effects = self.take_down(*id);
+        self.wait(*id, error.message.clone());
+        effects.retain(|effect| !is_host_route(effect));
+        // Which of the changes to the host's routes were made is not known here, but what they should be is.
+        effects.extend(addresses.iter().map(|address| match self.host_owner(*address) {
+            Some(_) => Effect::AddHostRoute(*address),
+            None => Effect::RemoveHostRoute(*address),
+        }));
+        let rest = undone.into_iter().filter(|effect| !is_stale(effect)).collect();
         effects.extend(answered(rest, &error));
         effects
-    }
-
-    fn addresses_and_label(&self, id: PortId) -> Option<(vrouter_types::Label, Vec<std::net::IpAddr>)> {
-        let port = self.ports.get(&id)?;
-        Some((port.saved.label, port.saved.addresses.clone()))
     }
 }
 
