@@ -9,7 +9,7 @@
 //! and is advertised; the pod's side is all that is left.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_api::client::ClientError;
 use agent_api::{AttachPort, AttachedPort, Client, PortKind};
@@ -29,6 +29,9 @@ use crate::{detach, ipam, name};
 /// For the agent's answer; with a delegate's ten seconds all of ADD stays far below the runtime's two minutes.
 const TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_REPLY: usize = 64 << 10;
+/// For the kernel to take notice that the pair is up. It does in a millisecond, or (where both ends have the same number,
+/// each in its namespace) in a second, which is not worth waiting for.
+const NOTICE: Duration = Duration::from_millis(200);
 
 /// The sockets that stand in the pod's namespace.
 struct Pod {
@@ -133,14 +136,16 @@ fn wire(
     undo.made_link = true;
     create_pair(&mut host, &request, host_mac, call, netns)?;
     let attached = attach(agent, &request, undo)?;
+    let ifname = &call.env.ifname;
     let addresses = configure(call, netns, pod, &attached)?;
     let alias = alias(&call.conf.name, &request.key.to_string());
     host.label(&request.host_interface, &alias, attached.mtu)
         .map_err(Error::kernel(format!("set the MTU of {}", request.host_interface)))?;
+    await_notice(&mut host, pod, &request.host_interface, ifname, &addresses)?;
     Ok(Made {
         host_interface: request.host_interface,
         host_mac,
-        pod_interface: call.env.ifname.clone(),
+        pod_interface: ifname.clone(),
         pod_mac: request.mac,
         sandbox: call.env.netns.clone(),
         mtu: attached.mtu,
@@ -200,6 +205,28 @@ fn attach(agent: &mut Client, request: &AttachPort, undo: &mut Undo<'_>) -> Resu
         )));
     }
     Ok(attached)
+}
+
+/// The first packet must arrive, and what the kernel has been told it does a moment later. Where the moment is long, the pod
+/// is not failed for it.
+fn await_notice(
+    host: &mut Links,
+    pod: &mut Pod,
+    host_interface: &str,
+    ifname: &str,
+    addresses: &[(IpAddr, IpAddr)],
+) -> Result<(), Error> {
+    let deadline = Instant::now() + NOTICE;
+    let look = |what: &str| Error::kernel(format!("look at {what}"));
+    let mut done = host.wait_operational(host_interface, deadline).map_err(look(host_interface))?;
+    done &= pod.links.wait_operational(ifname, deadline).map_err(look(ifname))?;
+    for (address, _) in addresses {
+        done &= pod.links.wait_local(*address, deadline).map_err(look(&address.to_string()))?;
+    }
+    if !done {
+        eprintln!("vrouter-cni: the kernel does not say that {ifname} works; it may lose its first packets");
+    }
+    Ok(())
 }
 
 /// Sets up the pod's end; each address with its gateway.

@@ -12,6 +12,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::AddressFamily;
@@ -34,6 +35,11 @@ use crate::netns::Netns;
 /// One superframe of this size, cut into segments with a label and headers for each, still fits one UDP send (65,507).
 const GSO_MAX_SIZE: u32 = 60 << 10;
 
+/// Between two looks at something that the kernel does in a moment.
+const PAUSE: Duration = Duration::from_micros(200);
+/// RFC 2863 §3.1.14, as Linux numbers it.
+const IF_OPER_UP: u8 = 6;
+
 /// An interface as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -41,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) mac: Option<MacAddr>,
     pub(crate) is_up: bool,
+    /// Whether the kernel uses it: it is up, so is its other end, and the kernel has taken notice.
+    pub(crate) is_operational: bool,
     /// What we wrote on it: see [`Links::label`].
     pub(crate) alias: Option<String>,
 }
@@ -73,6 +81,37 @@ impl Links {
             Ok(replies) => Ok(replies.iter().find_map(read_link)),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the kernel uses the link; whether it came to that. The two ends of a pair are up when they have been
+    /// brought up, but the kernel takes notice in a task of its own: until then packets are dropped, and IPv6 is not begun.
+    pub(crate) fn wait_operational(&mut self, name: &str, deadline: Instant) -> io::Result<bool> {
+        loop {
+            match self.find(name)? {
+                Some(link) if link.is_operational => return Ok(true),
+                Some(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Waits until the namespace takes packets for this address; whether it came to that. The kernel adds the route that says
+    /// so in a task of its own, even where no duplicate is looked for (addrconf_dad_work).
+    pub(crate) fn wait_local(&mut self, address: IpAddr, deadline: Instant) -> io::Result<bool> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(address);
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes = vec![RouteAttribute::Destination(address.into())];
+        loop {
+            let replies = self.0.ask(libc::RTM_GETROUTE, &message, 0)?;
+            if replies.iter().any(is_local_route) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -230,6 +269,7 @@ fn read_link(reply: &Reply) -> Option<Link> {
         name: attribute(libc::IFLA_IFNAME).map(text).unwrap_or_default(),
         mac: attribute(libc::IFLA_ADDRESS).and_then(|octets| octets.try_into().ok()).map(MacAddr),
         is_up: flags & LinkFlags::Up.bits() != 0,
+        is_operational: attribute(libc::IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
         alias: attribute(libc::IFLA_IFALIAS).map(text),
     })
 }
@@ -248,6 +288,10 @@ fn is_default_route(reply: &Reply, index: u32, gateway: IpAddr) -> bool {
     let Some([_, 0, ..]) = reply.head::<12>() else { return false };
     reply.attribute(12, libc::RTA_OIF).and_then(number) == Some(index)
         && reply.attribute(12, libc::RTA_GATEWAY).and_then(address) == Some(gateway)
+}
+
+fn is_local_route(reply: &Reply) -> bool {
+    matches!(reply.head::<12>(), Some([_, _, _, _, _, _, _, libc::RTN_LOCAL, ..]))
 }
 
 fn number(octets: &[u8]) -> Option<u32> {

@@ -9,7 +9,7 @@ use vrouter_tests::cni_run::{
     CniCall, Script, ScriptedAgent, Traces, attached, files_under, ip_json, status,
 };
 use vrouter_tests::process::run_ok;
-use vrouter_tests::{Lab, Namespace};
+use vrouter_tests::{AgentConfig, Answer, Lab, Namespace, Node, PATIENCE, Probe, Vrf};
 
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 const ADDRESSES: [&str; 2] = ["10.20.11.5", "fd00:20:11::5"];
@@ -373,4 +373,22 @@ fn a_repeated_add_after_a_kill_finds_its_own_leftover() {
     again.run("DEL", &bench.conf("1.0.0")).done();
     assert_eq!(bench.traces(), before);
     assert!(files_under(&bench.spool()).is_empty());
+}
+
+#[test]
+fn the_very_first_packet_after_add_arrives() {
+    let lab = Lab::new();
+    let vrf = Vrf::new("open", "target:64512:1").pods("10.20.11.0/24").pods("fd00:20:11::/64").default();
+    let node = Node::start(&lab, "gw", 1, &AgentConfig::new(64512).vrf(&vrf));
+    let once = Probe { attempts: 1, patience: PATIENCE, ..Probe::default() };
+    let first = node.add_pod("first");
+    for (number, family) in [0, 1, 2, 3, 4, 5].into_iter().zip([0, 1].into_iter().cycle()) {
+        let pod = node.add_pod(&format!("pod{number}"));
+        // From the host, as a probe does; from the pod to another; the other family than the last time.
+        let to = pod.addresses()[family];
+        assert_eq!(once.send(node.namespace(), to), Answer::Reply, "host to pod {number}, {to}");
+        let pod = node.add_pod(&format!("peer{number}"));
+        let to = first.addresses()[family];
+        assert_eq!(once.send(pod.namespace(), to), Answer::Reply, "pod {number} to {to}");
+    }
 }
