@@ -95,6 +95,9 @@ pub enum SpeakerError {
     /// Two neighbors with one address.
     #[error("neighbor {0} is configured twice")]
     Duplicate(IpAddr),
+    /// A neighbor with which nothing could be exchanged.
+    #[error("neighbor {0} has no address family")]
+    NoFamily(IpAddr),
     /// A hold time that RFC 4271 forbids.
     #[error("hold time {0} is neither 0 nor at least 3")]
     HoldTime(u16),
@@ -123,6 +126,9 @@ impl SpeakerConfig {
             return Err(SpeakerError::HoldTime(wrong));
         }
         for (index, neighbor) in self.neighbors.iter().enumerate() {
+            if neighbor.families.is_empty() {
+                return Err(SpeakerError::NoFamily(neighbor.address));
+            }
             let length = neighbor.password.as_ref().map_or(1, Vec::len);
             if !(1..=80).contains(&length) {
                 return Err(SpeakerError::PasswordLength { neighbor: neighbor.address, length });
@@ -187,6 +193,7 @@ mod tests {
         assert!(matches!(wrong(|c| c.neighbors[0].hold_time = Some(1)), SpeakerError::HoldTime(1)));
         assert!(matches!(wrong(|c| c.router_id = Ipv4Addr::UNSPECIFIED), SpeakerError::ZeroRouterId));
         assert!(matches!(wrong(|c| c.neighbors.push(c.neighbors[0].clone())), SpeakerError::Duplicate(_)));
+        assert!(matches!(wrong(|c| c.neighbors[0].families = FamilySet::EMPTY), SpeakerError::NoFamily(_)));
         let password = wrong(|c| c.neighbors[0].password = Some(vec![b'x'; 81]));
         assert!(matches!(password, SpeakerError::PasswordLength { length: 81, .. }));
     }

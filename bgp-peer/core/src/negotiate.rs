@@ -60,10 +60,12 @@ pub struct SessionConfig {
 
 impl SessionConfig {
     /// Our OPEN.
+    ///
+    /// Enhanced route refresh (RFC 7313) is understood and not offered: where it is in force, FRR 8.4 answers no
+    /// ROUTE-REFRESH before it has sent its End-of-RIB, and that it sends only to who offers graceful restart.
     pub fn open(&self) -> Open {
         let mut capabilities: Vec<_> = self.families.iter().map(Capability::multiprotocol).collect();
         capabilities.push(Capability::empty(capability::ROUTE_REFRESH));
-        capabilities.push(Capability::empty(capability::ENHANCED_ROUTE_REFRESH));
         capabilities.push(Capability::empty(capability::EXTENDED_MESSAGE));
         capabilities.push(Capability::four_octet_as(self.local_asn));
         if !self.extended_nexthop().is_empty() {
@@ -89,6 +91,7 @@ impl SessionConfig {
 /// The NOTIFICATION that the OPEN deserves: wrong AS, an identifier that cannot be, no family in common.
 pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Notification> {
     let offer = Offer::from_capabilities(&open.capabilities)?;
+    let ours = Offer::from_capabilities(&config.open().capabilities)?;
     let peer_asn = offer.four_octet_as.unwrap_or(Asn(u32::from(open.my_as)));
     // RFC 6793 §4.1: the two-octet field of a neighbor with the capability says nothing that counts.
     if peer_asn != config.peer_asn || peer_asn.0 == 0 {
@@ -99,7 +102,7 @@ pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Noti
     if is_ibgp && open.router_id == config.local_router_id {
         return Err(Notification::bad_bgp_identifier());
     }
-    let families = config.families.intersection(offer.families);
+    let families = ours.families.intersection(offer.families);
     if families.is_empty() {
         let mut missing = BytesMut::new();
         config.families.iter().for_each(|family| Capability::multiprotocol(family).encode(&mut missing));
@@ -111,13 +114,13 @@ pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Noti
         local_router_id: config.local_router_id,
         peer_router_id: open.router_id,
         is_ibgp,
-        as4: offer.four_octet_as.is_some(),
+        as4: ours.four_octet_as.is_some() && offer.four_octet_as.is_some(),
         hold_time: config.hold_time.min(open.hold_time),
         families,
-        extended_message: offer.extended_message,
-        route_refresh: offer.route_refresh,
-        enhanced_route_refresh: offer.enhanced_route_refresh && offer.route_refresh,
-        extended_nexthop: config.extended_nexthop().intersection(offer.extended_nexthop),
+        extended_message: ours.extended_message && offer.extended_message,
+        route_refresh: ours.route_refresh && offer.route_refresh,
+        enhanced_route_refresh: ours.enhanced_route_refresh && offer.enhanced_route_refresh,
+        extended_nexthop: ours.extended_nexthop.intersection(offer.extended_nexthop),
     })
 }
 
@@ -162,6 +165,13 @@ mod tests {
         assert_eq!(agreed.families, FamilySet::L3VPN);
         assert_eq!(agreed.extended_nexthop, FamilySet::from_iter([Family::Vpnv4]));
         assert_eq!(b.open().my_as, 23456);
+    }
+
+    #[test]
+    fn what_only_the_neighbor_offers_is_not_in_force() {
+        let mut open = config(65000, [192, 0, 2, 2]).open();
+        open.capabilities.push(Capability::empty(capability::ENHANCED_ROUTE_REFRESH));
+        assert!(!negotiate(&config(65000, [192, 0, 2, 1]), &open).unwrap().enhanced_route_refresh);
     }
 
     #[test]
