@@ -44,7 +44,7 @@ pub struct Config {
 impl Config {
     /// Reads and checks a file.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        let read_error = |source| Error::Io { action: "read", path: file.to_owned(), source };
+        let read_error = |source| Error::ReadConfig { path: file.to_owned(), source };
         let text = std::fs::read_to_string(file).map_err(read_error)?;
         Config::parse(&text, file).map_err(Error::Config)
     }

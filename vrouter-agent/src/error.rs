@@ -9,6 +9,14 @@ pub enum Error {
     /// The configuration has mistakes.
     #[error("{0}")]
     Config(crate::config::ConfigErrors),
+    /// The configuration could not be read.
+    #[error("read {path}: {source} (name the file with --config)", path = path.display())]
+    ReadConfig {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A file or socket of ours could not be used.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {
@@ -40,10 +48,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit status: 2 for a configuration with mistakes, 1 for anything else.
+    /// The exit status: 2 for a configuration that is absent or has mistakes, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Config(_) => 2,
+            Error::Config(_) | Error::ReadConfig { .. } => 2,
             _ => 1,
         }
     }

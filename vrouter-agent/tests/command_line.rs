@@ -53,7 +53,7 @@ fn a_bad_configuration_starts_nothing() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let output = agent(&["--config", "/nowhere/agent.toml", "--check-config"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let err = text(&output.stderr);
     assert!(err.contains("vrouter-agent: read /nowhere/agent.toml: No such file"), "{err}");
 }

@@ -1,11 +1,12 @@
 //! How the agent comes up: state, dataplane, ports, deletes that waited, tunnels, then BGP, then callers.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bgp_peer::{FamilySet, Speaker, SpeakerConfig, VrfImport};
+use bgp_peer::{FamilySet, Speaker, SpeakerConfig, SpeakerError, VrfImport};
 use dataplane::Dataplane;
 use dataplane_core::Gateway;
 use tokio::signal::unix::{SignalKind, signal};
@@ -110,7 +111,16 @@ impl Agent {
     /// What is known by now is in the RIB before the first session can be up.
     async fn start_bgp(&mut self) -> Result<mpsc::Receiver<bgp_peer::SpeakerEvent>, Error> {
         let (sender, receiver) = mpsc::channel(BGP_EVENTS);
-        let speaker = Speaker::spawn(speaker_config(&self.config), sender);
+        let mut config = speaker_config(&self.config);
+        let mut speaker = Speaker::spawn(config.clone(), sender.clone());
+        if let Err(SpeakerError::Listen { address, source }) = &speaker
+            && source.kind() == ErrorKind::AddrNotAvailable
+        {
+            // The uplink is not there yet. Workloads must not wait for it, and we can still connect.
+            warn!(%address, "not an address of this host yet: BGP connects, and listens after the next start");
+            config.listen = None;
+            speaker = Speaker::spawn(config, sender);
+        }
         let speaker = speaker.map_err(|error| Error::Bgp(error.to_string()))?;
         let vrfs = self.overlay.vrfs().iter();
         let imports = vrfs.map(|vrf| VrfImport { vrf: vrf.id, import: vrf.config.import.clone() }).collect();
