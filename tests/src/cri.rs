@@ -8,6 +8,10 @@
 //! The client is as small as it can be: a unary gRPC call over HTTP/2 (h2), and those messages and fields of CRI v1 that are
 //! needed, with their public numbers. The pod's image is made here from busybox, so nothing is fetched.
 
+mod grpc;
+mod image;
+mod messages;
+
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -16,22 +20,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use prost::Message;
-use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use self::image::IMAGE;
+use self::messages::*;
 use crate::netns::Namespace;
 use crate::process::{Daemon, run, run_ok};
 use crate::sys;
 use crate::wait::{PATIENCE, wait_for, wait_until};
 
-/// The image of every pod and container.
-const IMAGE: &str = "localhost/vrouter-pause:1";
 /// No call takes longer; a kubelet waits two minutes.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// What busybox is called in the image.
-const APPLETS: [&str; 12] =
-    ["sh", "sleep", "ip", "ping", "ping6", "nc", "httpd", "wget", "cat", "echo", "ls", "id"];
-
 /// A containerd of its own.
 pub struct Containerd {
     directory: PathBuf,
@@ -113,7 +112,7 @@ impl Containerd {
         let daemon = Daemon::start(namespace, "containerd", command, &directory.join("log"));
         let containerd = Containerd { directory: directory.to_owned(), daemon };
         wait_for("containerd to serve CRI", PATIENCE, || containerd.version());
-        let image = make_image(directory);
+        let image = image::make(directory);
         let mut import = containerd.ctr();
         run_ok(namespace, import.args(["-n", "k8s.io", "images", "import"]).arg(image));
         containerd
@@ -225,7 +224,7 @@ impl Containerd {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let call = async {
-            let exchange = unary(&socket, &path, request.encode_to_vec());
+            let exchange = grpc::unary(&socket, &path, request.encode_to_vec());
             let call = tokio::time::timeout(DEADLINE, exchange);
             call.await.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?
         };
@@ -289,53 +288,6 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     fs::write(directory.join("config.toml"), config)
 }
 
-/// An archive as `docker save` writes it, with one layer that holds busybox.
-fn make_image(directory: &Path) -> PathBuf {
-    let at = directory.join("image");
-    let made = lay_out_image(&at);
-    let archive = directory.join("image.tar");
-    made.and_then(|()| tar(&at.join("archive"), &archive))
-        .unwrap_or_else(|error| panic!("make image: {error}"));
-    archive
-}
-
-fn lay_out_image(at: &Path) -> std::io::Result<()> {
-    let (root, archive) = (at.join("root"), at.join("archive"));
-    fs::create_dir_all(root.join("bin"))?;
-    fs::create_dir_all(&archive)?;
-    fs::copy("/bin/busybox", root.join("bin/busybox"))?;
-    for applet in APPLETS {
-        symlink("busybox", root.join("bin").join(applet))?;
-    }
-    tar(&root, &archive.join("layer.tar"))?;
-    let digest = sha256(&archive.join("layer.tar"))?;
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let config = json!({
-        "architecture": architecture, "os": "linux",
-        "config": { "Cmd": ["/bin/sleep", "1000000000"], "Env": ["PATH=/bin"] },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
-    });
-    fs::write(archive.join("config.json"), config.to_string())?;
-    let manifest = json!([{ "Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"] }]);
-    fs::write(archive.join("manifest.json"), manifest.to_string())
-}
-
-fn tar(from: &Path, to: &Path) -> std::io::Result<()> {
-    let mut command = Command::new("tar");
-    command.args(["--owner=0", "--group=0", "-cf"]).arg(to).arg("-C").arg(from).arg(".");
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("tar: {status}"))) }
-}
-
-fn sha256(file: &Path) -> std::io::Result<String> {
-    let output = Command::new("sha256sum").arg(file).output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.split_whitespace()
-        .next()
-        .map(str::to_owned)
-        .ok_or_else(|| std::io::Error::other("sha256sum said nothing"))
-}
-
 /// Ends the shims of this containerd and their children, by their numbers.
 fn end_shims(directory: &Path) {
     let marker = directory.display().to_string();
@@ -376,75 +328,6 @@ fn unmount_under(directory: &Path) {
     }
 }
 
-/// One request, one reply: gRPC over HTTP/2 on a Unix socket.
-async fn unary(socket: &Path, path: &str, message: Vec<u8>) -> Result<Bytes, String> {
-    let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
-    let (client, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
-    let driver = tokio::spawn(connection);
-    let reply = exchange(client, path, message).await;
-    driver.abort();
-    reply
-}
-
-async fn exchange(
-    client: h2::client::SendRequest<Bytes>,
-    path: &str,
-    message: Vec<u8>,
-) -> Result<Bytes, String> {
-    let text = |error: h2::Error| error.to_string();
-    let request = http::Request::post(format!("http://localhost{path}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .map_err(|error| error.to_string())?;
-    let mut client = client.ready().await.map_err(text)?;
-    let (response, mut body) = client.send_request(request, false).map_err(text)?;
-    // One octet "not compressed", four octets of length, the message.
-    let mut frame = BytesMut::with_capacity(message.len() + 5);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(message.len()).map_err(|error| error.to_string())?);
-    frame.put_slice(&message);
-    body.send_data(frame.freeze(), true).map_err(text)?;
-    let (head, mut body) = response.await.map_err(text)?.into_parts();
-    let mut received = BytesMut::new();
-    while let Some(chunk) = body.data().await {
-        let chunk = chunk.map_err(text)?;
-        let _ = body.flow_control().release_capacity(chunk.len());
-        received.put_slice(&chunk);
-    }
-    // Where there is no message, the trailers come as the head.
-    let trailers = body.trailers().await.map_err(text)?.unwrap_or(head.headers);
-    let status = trailers.get("grpc-status").and_then(|value| value.to_str().ok()).unwrap_or("none");
-    if status != "0" {
-        let message = trailers.get("grpc-message").and_then(|value| value.to_str().ok()).unwrap_or("");
-        return Err(format!("gRPC status {status}: {}", percent_decode(message)));
-    }
-    if received.len() < 5 {
-        return Err("a reply without a message".to_owned());
-    }
-    received.advance(5);
-    Ok(received.freeze())
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match code.and_then(|two| u8::from_str_radix(two, 16).ok()).filter(|_| *first == b'%') {
-            Some(octet) => {
-                bytes.push(octet);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// Whether the libcni cache holds anything of this network.
 pub fn cached_results(network: &str) -> Vec<PathBuf> {
     let files =
@@ -459,208 +342,4 @@ pub fn cached_results(network: &str) -> Vec<PathBuf> {
 pub fn ping(namespace: &Namespace, address: &str) -> Result<(), String> {
     let output = run(namespace, Command::new("/bin/busybox").args(["ping", "-c", "3", "-W", "5", address]));
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
-}
-
-// CRI v1 (kubernetes/cri-api, api.proto): the fields that are used, by their public numbers.
-
-#[derive(Clone, PartialEq, Message)]
-struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
-struct VersionRequest {}
-
-#[derive(Clone, PartialEq, Message)]
-struct VersionResponse {
-    #[prost(string, tag = "2")]
-    runtime_name: String,
-    #[prost(string, tag = "3")]
-    runtime_version: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StatusRequest {}
-
-#[derive(Clone, PartialEq, Message)]
-struct StatusResponse {
-    #[prost(message, optional, tag = "1")]
-    status: Option<RuntimeStatus>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RuntimeStatus {
-    #[prost(message, repeated, tag = "1")]
-    conditions: Vec<RuntimeCondition>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RuntimeCondition {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(bool, tag = "2")]
-    status: bool,
-    #[prost(string, tag = "3")]
-    reason: String,
-    #[prost(string, tag = "4")]
-    message: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    uid: String,
-    #[prost(string, tag = "3")]
-    namespace: String,
-    #[prost(uint32, tag = "4")]
-    attempt: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct LinuxPodSandboxConfig {
-    #[prost(string, tag = "1")]
-    cgroup_parent: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxConfig {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<PodSandboxMetadata>,
-    #[prost(string, tag = "2")]
-    hostname: String,
-    #[prost(map = "string, string", tag = "7")]
-    annotations: HashMap<String, String>,
-    #[prost(message, optional, tag = "8")]
-    linux: Option<LinuxPodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RunPodSandboxRequest {
-    #[prost(message, optional, tag = "1")]
-    config: Option<PodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct RunPodSandboxResponse {
-    #[prost(string, tag = "1")]
-    pod_sandbox_id: String,
-}
-
-/// The request of StopPodSandbox, RemovePodSandbox and PodSandboxStatus.
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxId {
-    #[prost(string, tag = "1")]
-    pod_sandbox_id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxStatusResponse {
-    #[prost(message, optional, tag = "1")]
-    status: Option<PodSandboxStatus>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxStatus {
-    #[prost(message, optional, tag = "5")]
-    network: Option<PodSandboxNetworkStatus>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxNetworkStatus {
-    #[prost(string, tag = "1")]
-    ip: String,
-    #[prost(message, repeated, tag = "2")]
-    additional_ips: Vec<PodIp>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodIp {
-    #[prost(string, tag = "1")]
-    ip: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ListPodSandboxRequest {}
-
-#[derive(Clone, PartialEq, Message)]
-struct ListPodSandboxResponse {
-    #[prost(message, repeated, tag = "1")]
-    items: Vec<PodSandboxItem>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct PodSandboxItem {
-    #[prost(string, tag = "1")]
-    id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ContainerMetadata {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(uint32, tag = "2")]
-    attempt: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ImageSpec {
-    #[prost(string, tag = "1")]
-    image: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct LinuxContainerConfig {}
-
-#[derive(Clone, PartialEq, Message)]
-struct ContainerConfig {
-    #[prost(message, optional, tag = "1")]
-    metadata: Option<ContainerMetadata>,
-    #[prost(message, optional, tag = "2")]
-    image: Option<ImageSpec>,
-    #[prost(string, repeated, tag = "3")]
-    command: Vec<String>,
-    #[prost(message, optional, tag = "15")]
-    linux: Option<LinuxContainerConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CreateContainerRequest {
-    #[prost(string, tag = "1")]
-    pod_sandbox_id: String,
-    #[prost(message, optional, tag = "2")]
-    config: Option<ContainerConfig>,
-    #[prost(message, optional, tag = "3")]
-    sandbox_config: Option<PodSandboxConfig>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct CreateContainerResponse {
-    #[prost(string, tag = "1")]
-    container_id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StartContainerRequest {
-    #[prost(string, tag = "1")]
-    container_id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ExecSyncRequest {
-    #[prost(string, tag = "1")]
-    container_id: String,
-    #[prost(string, repeated, tag = "2")]
-    cmd: Vec<String>,
-    #[prost(int64, tag = "3")]
-    timeout: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ExecSyncResponse {
-    #[prost(bytes = "vec", tag = "1")]
-    stdout: Vec<u8>,
-    #[prost(bytes = "vec", tag = "2")]
-    stderr: Vec<u8>,
-    #[prost(int32, tag = "3")]
-    exit_code: i32,
 }

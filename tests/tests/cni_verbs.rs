@@ -392,3 +392,38 @@ fn the_very_first_packet_after_add_arrives() {
         assert_eq!(once.send(pod.namespace(), to), Answer::Reply, "pod {number} to {to}");
     }
 }
+
+#[test]
+fn calls_at_the_same_time_do_not_disturb_each_other() {
+    let lab = Lab::new();
+    let vrf = Vrf::new("open", "target:64512:1").pods("10.20.11.0/24").pods("fd00:20:11::/64").default();
+    let node = Node::start(&lab, "gw", 1, &AgentConfig::new(64512).vrf(&vrf));
+    let links = || node.namespace().netlink(|netlink| netlink.links()).len();
+    let before = links();
+    let conf = json!({ "cniVersion": "1.0.0", "name": "lab", "type": "vrouter-cni",
+                       "socket": node.socket(), "spool": lab.path("deletes") });
+    let pods: Vec<_> =
+        (0..12).map(|number| (format!("c{number}"), lab.namespace(&format!("pod{number}")))).collect();
+    let all = |verb: &str| -> Vec<_> {
+        let run = |(id, pod): &(String, Namespace)| {
+            CniCall::new(node.namespace()).container(id, pod.path()).run(verb, &conf)
+        };
+        std::thread::scope(|scope| {
+            let calls: Vec<_> = pods.iter().map(|pod| scope.spawn(move || run(pod))).collect();
+            calls.into_iter().map(|call| call.join().unwrap()).collect()
+        })
+    };
+    let results: Vec<_> = all("ADD").iter().map(|answer| answer.result()).collect();
+    let mut addresses: Vec<_> =
+        results.iter().filter_map(|result| result["ips"][0]["address"].as_str()).collect();
+    for address in &addresses {
+        let to = address.split('/').next().unwrap().parse().unwrap();
+        assert_eq!(Probe::default().send(node.namespace(), to), Answer::Reply, "{address}");
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), pods.len());
+    all("DEL").iter().for_each(|answer| answer.done());
+    assert_eq!(links(), before);
+    assert!(node.ctl_json(&["show", "ports"])["ports"].as_array().unwrap().is_empty());
+}
