@@ -5,7 +5,7 @@ mod rib_pair;
 
 use std::time::Instant;
 
-use bgp_core::{Family, FamilySet, Negotiated, Rib};
+use bgp_core::{Family, FamilySet, Negotiated, Rib, RibConfig};
 use rib_pair::*;
 
 const RED: &str = "target:65000:100";
@@ -142,4 +142,25 @@ fn a_session_that_comes_back_gets_everything_once_more() {
     b.peer_up(PEER, policy(1), &enhanced(2, 1), now);
     settle(&mut a, &mut b, now);
     assert_eq!(events(&mut b).len(), 10);
+}
+
+#[test]
+fn refused_routes_are_asked_for_once_when_there_is_room_again() {
+    let now = Instant::now();
+    let mut a = rib(1);
+    let config = RibConfig { asn: ASN, router_id: address(2), cluster_id: address(2), max_paths: 20 };
+    let mut b = Rib::new(config);
+    b.set_imports(imports(&[(0, &[RED])]), now);
+    for n in 0..22 {
+        a.originate(route(&format!("65000:1:10.0.0.{n}/32"), 16, &[RED]), now);
+    }
+    connect(&mut a, &mut b, vpn(), now);
+    settle(&mut a, &mut b, now);
+    assert_eq!((b.counts().paths, b.counts().refused), (20, 2));
+    a.withdraw("65000:1:10.0.0.0/32".parse().unwrap(), now);
+    settle(&mut a, &mut b, now);
+    assert_eq!(b.counts().paths, 19, "one free place is not worth a refresh");
+    a.withdraw("65000:1:10.0.0.1/32".parse().unwrap(), now);
+    settle(&mut a, &mut b, now);
+    assert_eq!((b.counts().paths, b.counts().refused), (20, 2), "all that there are");
 }

@@ -172,3 +172,19 @@ fn memberships_that_come_and_go_later_bring_and_withdraw_their_routes() {
         assert_eq!((a.peer_counts(PEER).unwrap().advertised, b.counts().paths), (expected, expected));
     }
 }
+
+#[test]
+fn our_own_membership_handed_back_by_a_reflector_is_obeyed() {
+    let now = Instant::now();
+    let (mut a, mut b) = (rib(1), rib(2));
+    a.originate(route("65000:1:10.0.0.1/32", 16, &[RED]), now);
+    b.set_imports(imports(&[(0, &[RED])]), now);
+    connect(&mut a, &mut b, FamilySet::L3VPN, now);
+    let mut update = messages(&mut b, PEER).swap_remove(0).1;
+    update.extend([&[0x80, 9, 4][..], &address(1).octets()].concat());
+    let length = u16::try_from(update.len() - 4).unwrap();
+    update[2..4].copy_from_slice(&length.to_be_bytes());
+    a.handle_update(PEER, &update, now).unwrap();
+    messages(&mut a, PEER);
+    assert_eq!(a.peer_counts(PEER).unwrap().advertised, 1);
+}

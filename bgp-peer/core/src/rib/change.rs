@@ -36,6 +36,7 @@ impl Rib {
         let has_room = source.is_local() || known.is_some() || self.received < self.config.max_paths;
         if !has_room {
             self.refused += 1;
+            self.is_starved = true;
         }
         if !has_room || known.is_some_and(|known| known.says_the_same(&path)) {
             self.table.set_stale(route, source, false);
@@ -60,10 +61,19 @@ impl Rib {
         let Some(gone) = self.table.take(route, source) else { return };
         if !source.is_local() {
             self.received -= 1;
+            self.make_up_for_refusals();
         }
         self.path_changed(route, key.prefix, Some(gone.attrs), None, was_local);
         self.attrs.release(gone.attrs);
         self.table.forget_if_unused(route);
+    }
+
+    /// There is room again for what was refused: asks for it. A tenth must be free, or a full table would ask all the time.
+    fn make_up_for_refusals(&mut self) {
+        if self.is_starved && self.received <= self.config.max_paths - self.config.max_paths / 10 {
+            self.is_starved = false;
+            self.peers.values_mut().for_each(super::Peer::ask_again);
+        }
     }
 
     /// Imports have changed: drops what nobody imports any more and hands the rest to its importers.

@@ -64,6 +64,8 @@ pub struct Rib {
     received: usize,
     /// Received paths and memberships that found no room.
     refused: u64,
+    /// Paths were refused, and have not been asked for since.
+    is_starved: bool,
     scratch: Scratch,
 }
 
@@ -95,6 +97,7 @@ impl Rib {
             peers: BTreeMap::new(),
             received: 0,
             refused: 0,
+            is_starved: false,
             scratch: Scratch::default(),
         }
     }
@@ -108,9 +111,8 @@ impl Rib {
             self.imports.targets().map(|target| RtMembership::full(self.config.asn, target)).collect();
         for peer in self.peers.values_mut() {
             peer.memberships_dirty = true;
-            if has_grown && peer.memberships.is_none() && peer.session.route_refresh {
-                let wanted = VPN.into_iter().filter(|family| peer.session.families.contains(*family));
-                peer.out.requests.extend(wanted);
+            if has_grown && peer.memberships.is_none() {
+                peer.ask_again();
             }
         }
     }
@@ -195,6 +197,16 @@ impl Rib {
     fn age(&mut self, now: Instant) -> u32 {
         let epoch = *self.epoch.get_or_insert(now);
         u32::try_from(now.saturating_duration_since(epoch).as_secs()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Peer {
+    /// Asks for all its VPN routes once more (RFC 2918).
+    fn ask_again(&mut self) {
+        if self.session.route_refresh {
+            let carried = VPN.into_iter().filter(|family| self.session.families.contains(*family));
+            self.out.requests.extend(carried);
+        }
     }
 }
 

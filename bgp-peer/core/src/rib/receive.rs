@@ -121,9 +121,10 @@ impl Rib {
 
     fn receive_memberships(&mut self, peer: PeerId, update: &Update<'_>, routes: Nlris<'_>) {
         let attributes = &update.attributes;
+        // RFC 4684 §3.2: a reflector may hand our own membership back. It then stands for others who want the same, so
+        // our identifier in ORIGINATOR_ID is no loop here.
         let clusters = attributes.cluster_list.as_chunks::<4>().0;
-        let is_loop = attributes.originator_id == Some(self.config.router_id)
-            || clusters.contains(&self.config.cluster_id.octets())
+        let is_loop = clusters.contains(&self.config.cluster_id.octets())
             || attributes.as_path.is_some_and(|path| path.numbers().any(|asn| asn == self.config.asn));
         if update.malformed.is_some() || is_loop {
             let source = peer.into();
