@@ -1,6 +1,8 @@
 //! `updates.json`: valid UPDATEs, field by field, and written again.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
 
 use bgp_core::wire::as_path::AsPath;
 use bgp_core::wire::attr::check::Attributes;
@@ -9,7 +11,9 @@ use bgp_core::wire::community::{communities, large_communities};
 use bgp_core::wire::ext_community::{ext_communities, route_targets};
 use bgp_core::wire::nlri::{Nlri, Nlris};
 use bgp_core::wire::update::Update;
+use bgp_core::{Negotiated, PeerId, PeerPolicy, Rib, RibConfig, VrfImport};
 use serde_json::{Value, json};
+use vrouter_types::{Asn, VpnPrefix, VrfId};
 
 use crate::load::*;
 
@@ -104,7 +108,7 @@ fn attributes(attributes: &Attributes<'_>) -> Value {
     all
 }
 
-fn aggregator(aggregator: Option<(vrouter_types::Asn, std::net::Ipv4Addr)>) -> Value {
+fn aggregator(aggregator: Option<(Asn, std::net::Ipv4Addr)>) -> Value {
     aggregator.map_or(Value::Null, |(asn, id)| json!({"as": asn.0, "id": id.to_string()}))
 }
 
@@ -172,5 +176,88 @@ fn prefix_sid_is_passed_on_as_it_came() {
         update.attributes.canonical(update.reach.unwrap().next_hop, &mut canonical);
         let set = bgp_core::wire::attr::set::AttrSet::new(&canonical);
         assert!(hex(set.value(code::PREFIX_SID)).starts_with("0500220001001e00fcbabe"));
+    }
+}
+
+const CAPTURES: [&str; 6] = [
+    "300-traffic-00",
+    "301-traffic-00",
+    "302-traffic-00",
+    "302-traffic-01",
+    "302-traffic-02",
+    "500-traffic-00",
+];
+
+/// UPDATEs of real routers, as cases of `updates.json`.
+fn captured(capture: &str) -> Vec<Value> {
+    let messages = cases(&format!("pcaps/{capture}.messages.json"));
+    let updates = messages.into_iter().filter(|message| message["decoded"]["type"] == "update");
+    updates
+        .map(|mut message| {
+            message["id"] = format!("{capture} message {}", message["n"]).into();
+            message["negotiated"] = json!({"as4": true, "families": ["1/1", "1/128", "2/128"]});
+            message
+        })
+        .collect()
+}
+
+#[test]
+fn updates_of_real_routers_read_as_another_decoder_reads_them() {
+    for capture in CAPTURES {
+        let updates = captured(capture);
+        let failures: Vec<String> = updates.iter().filter_map(|case| compare(case).err()).collect();
+        assert!(failures.is_empty(), "{}:\n{}", failures.len(), failures.join("\n"));
+    }
+}
+
+#[test]
+fn a_rib_takes_the_sessions_of_real_routers_and_holds_what_they_left() {
+    for capture in CAPTURES {
+        let updates = captured(capture);
+        let now = Instant::now();
+        let mut rib = rib_importing(&updates, now);
+        let mut held = BTreeSet::new();
+        for case in &updates {
+            let session = session(case);
+            let (_, body) = body(&octets(text(case, "message_hex")), &session).unwrap();
+            rib.handle_update(PeerId(0), &body, now).unwrap();
+            follow(&body, &session, &mut held);
+        }
+        assert_eq!(rib.counts().paths, held.len(), "{capture}");
+        rib.peer_down(PeerId(0), now);
+        assert_eq!((rib.counts().routes, rib.counts().attribute_sets), (0, 0));
+    }
+}
+
+/// A RIB that imports every route target that occurs.
+fn rib_importing(updates: &[Value], now: Instant) -> Rib {
+    let attributes = updates.iter().map(|case| &case["decoded"]["attributes"]);
+    let targets = attributes.flat_map(|attributes| list(attributes, "route_targets"));
+    let import = targets.map(|target| format!("target:{target}").parse().unwrap()).collect();
+    let config =
+        RibConfig { asn: Asn(4_199_999_999), router_id: LOCAL_ID, cluster_id: LOCAL_ID, max_paths: 10_000 };
+    let mut rib = Rib::new(config);
+    rib.set_imports(vec![VrfImport { vrf: VrfId(0), import }], now);
+    if let Some(first) = updates.first() {
+        let policy = PeerPolicy { address: PEER.into(), default_encap: None };
+        rib.peer_up(PeerId(0), policy, &session(first), now);
+    }
+    rib
+}
+
+/// The routes with a target that are announced and not withdrawn again.
+fn follow(body: &[u8], session: &Negotiated, held: &mut BTreeSet<VpnPrefix>) {
+    let update = Update::decode(body, session).unwrap();
+    let key = |route| if let Nlri::Vpn(key, _) = route { Some(key) } else { None };
+    for key in update.unreach.into_iter().flatten().filter_map(key) {
+        held.remove(&key);
+    }
+    let has_target = route_targets(update.attributes.ext_communities).next().is_some();
+    for key in update.reach.into_iter().flat_map(|reach| reach.routes).filter_map(key) {
+        if has_target {
+            held.insert(key);
+        } else {
+            held.remove(&key);
+        }
     }
 }
