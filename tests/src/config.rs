@@ -8,6 +8,8 @@ use std::path::Path;
 #[derive(Debug, Clone, Default)]
 pub struct AgentConfig {
     asn: u32,
+    underlay: Option<IpAddr>,
+    listen: String,
     encapsulations: Vec<String>,
     accept_from: Vec<String>,
     sections: String,
@@ -18,6 +20,7 @@ impl AgentConfig {
     pub fn new(asn: u32) -> AgentConfig {
         AgentConfig {
             asn,
+            listen: "0.0.0.0:179".to_owned(),
             encapsulations: vec!["mpls-over-udp".to_owned(), "mpls-over-gre".to_owned()],
             ..AgentConfig::default()
         }
@@ -26,6 +29,18 @@ impl AgentConfig {
     /// Replaces the operator's order of encapsulations.
     pub fn encapsulations(mut self, order: &[&str]) -> AgentConfig {
         self.encapsulations = order.iter().map(|&name| name.to_owned()).collect();
+        self
+    }
+
+    /// Tunnels from this address instead of the node's IPv4 address. The router ID stays the latter.
+    pub fn underlay(mut self, address: IpAddr) -> AgentConfig {
+        self.underlay = Some(address);
+        self
+    }
+
+    /// Listens for BGP here instead of on port 179 of every IPv4 address.
+    pub fn bgp_listen(mut self, address: &str) -> AgentConfig {
+        address.clone_into(&mut self.listen);
         self
     }
 
@@ -59,14 +74,14 @@ impl AgentConfig {
     }
 
     /// The whole file, for an agent that keeps its files in `directory`.
-    pub fn to_toml(&self, name: &str, address: Option<IpAddr>, directory: &Path) -> String {
-        let AgentConfig { asn, encapsulations, accept_from, sections } = self;
+    pub fn to_toml(&self, name: &str, address: IpAddr, directory: &Path) -> String {
+        let AgentConfig { asn, underlay, listen, encapsulations, accept_from, sections } = self;
         let directory = directory.display();
-        let address = address.map(|address| format!("address = \"{address}\"\n")).unwrap_or_default();
+        let underlay = underlay.unwrap_or(address);
         format!(
             "[agent]\nname = \"{name}\"\nsocket = \"{directory}/agent.sock\"\nstate-dir = \"{directory}/state\"\n\n\
-             [underlay]\n{address}encapsulations = {encapsulations:?}\naccept-from = {accept_from:?}\n\n\
-             [bgp]\nasn = {asn}\nlisten = \"0.0.0.0:179\"\n\n{sections}"
+             [underlay]\naddress = \"{underlay}\"\nencapsulations = {encapsulations:?}\naccept-from = {accept_from:?}\n\n\
+             [bgp]\nasn = {asn}\nrouter-id = \"{address}\"\nlisten = \"{listen}\"\n\n{sections}"
         )
     }
 }

@@ -28,13 +28,22 @@ impl Frr {
     /// # Panics
     /// When it does not answer, with its log.
     pub fn start(lab: &Lab, name: &str, host: u8, asn: u32, clients: &[IpAddr]) -> Frr {
+        Frr::start_with(lab, name, host, asn, clients, "")
+    }
+
+    /// Like [`Frr::start`], with further lines for `router bgp`, as ` neighbor 192.0.2.11 password secret`.
+    ///
+    /// # Panics
+    /// When it does not answer, with its log.
+    pub fn start_with(lab: &Lab, name: &str, host: u8, asn: u32, clients: &[IpAddr], lines: &str) -> Frr {
         assert!(Path::new(BGPD).exists(), "no {BGPD}: apt-get install frr");
         let (namespace, directory) = (lab.site(name, host), lab.path(name));
         let address = underlay_v4(host).into();
         let made = std::fs::create_dir_all(&directory);
         made.unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
         let mut frr = Frr { namespace, directory, address, daemon: None };
-        let written = std::fs::write(frr.directory.join("bgpd.conf"), reflector(asn, address, clients));
+        let written =
+            std::fs::write(frr.directory.join("bgpd.conf"), reflector(asn, address, clients, lines));
         written.unwrap_or_else(|error| panic!("write bgpd.conf: {error}"));
         frr.start_again();
         frr
@@ -108,7 +117,7 @@ impl Frr {
     }
 }
 
-fn reflector(asn: u32, address: IpAddr, clients: &[IpAddr]) -> String {
+fn reflector(asn: u32, address: IpAddr, clients: &[IpAddr], lines: &str) -> String {
     let mut text = format!(
         "log stdout\nrouter bgp {asn}\n bgp router-id {address}\n no bgp default ipv4-unicast\n \
          bgp cluster-id {address}\n"
@@ -118,6 +127,7 @@ fn reflector(asn: u32, address: IpAddr, clients: &[IpAddr]) -> String {
         let _ = writeln!(text, " neighbor {client} timers 3 9");
         let _ = writeln!(text, " neighbor {client} timers connect 1");
     }
+    let _ = writeln!(text, "{lines}");
     for family in ["ipv4 vpn", "ipv6 vpn"] {
         let _ = writeln!(text, " address-family {family}");
         for client in clients {

@@ -51,7 +51,7 @@ impl Node {
 
     /// Replaces the agent's configuration; a running agent keeps the old one.
     pub fn write_config(&self, config: &AgentConfig) {
-        let toml = config.to_toml(&self.name, Some(self.address), &self.directory);
+        let toml = config.to_toml(&self.name, self.address, &self.directory);
         let written = std::fs::write(self.config_path(), toml);
         written.unwrap_or_else(|error| panic!("write {}: {error}", self.config_path().display()));
     }

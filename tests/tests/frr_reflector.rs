@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use serde_json::Value;
-use vrouter_tests::fixture::{ASN, city_rd, gateway, wait_routes};
+use vrouter_tests::fixture::{ASN, city, city_rd, gateway, wait_routes};
 use vrouter_tests::lab::underlay_v4;
-use vrouter_tests::{Answer, Frr, Lab, Node, PATIENCE, Pod, Probe, wait_for, wait_until};
+use vrouter_tests::{AgentConfig, Answer, Frr, Lab, Node, PATIENCE, Pod, Probe, wait_for, wait_until};
 
 fn reflected(lab: &Lab) -> (Frr, Node, Node) {
     let frr = Frr::start(lab, "frr", 1, ASN, &[underlay_v4(11).into(), underlay_v4(12).into()]);
@@ -99,4 +99,29 @@ fn a_session_comes_back_by_itself_when_frr_does() {
     assert_eq!(Probe::default().send(far.namespace(), during.v4().into()), Answer::Reply);
     let after = sessions(&one, frr.address());
     assert!(after.0 > before.0 && after.1 > before.1, "(established, lost): {before:?}, then {after:?}");
+}
+
+#[test]
+fn a_session_needs_the_right_password() {
+    let lab = Lab::new();
+    let clients = [underlay_v4(11).into(), underlay_v4(12).into()];
+    let lines = " neighbor 192.0.2.11 password rain-in-may\n neighbor 192.0.2.12 password rain-in-may";
+    let frr = Frr::start_with(&lab, "frr", 1, ASN, &clients, lines);
+    let node = |host: u8, password: &str| {
+        let path = lab.path(&format!("{host}.key"));
+        std::fs::write(&path, password).expect("a file");
+        let key = format!("password-file = {path:?}");
+        let config = AgentConfig::new(ASN).vrf(&city(host)).neighbor_with(frr.address(), &key);
+        Node::start(&lab, &format!("gw-{host}"), host, &config)
+    };
+    let (right, wrong) = (node(11, "rain-in-may\n"), node(12, "rain-in-june\n"));
+    right.wait_established(frr.address());
+    let pod = right.add_pod("pod");
+    wait_until("FRR to have our route", PATIENCE, || {
+        !frr.vpn_paths("ipv4", &city_rd(11), &format!("{}/32", pod.v4())).is_empty()
+    });
+    assert_ne!(wrong.bgp_state(frr.address()), "Established");
+    let shown =
+        format!("{}{}", wrong.ctl(&["show", "bgp", "neighbors"]), right.ctl(&["show", "bgp", "neighbors"]));
+    assert!(!shown.contains("rain-in"), "a password is shown:\n{shown}");
 }

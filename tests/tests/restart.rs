@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde_json::Value;
 use vrouter_tests::echo::connect_tcp;
 use vrouter_tests::fixture::{pair, wait_routes};
-use vrouter_tests::{Answer, Lab, Node, Probe, Server, ask_tcp};
+use vrouter_tests::{Answer, Lab, Namespace, Node, PATIENCE, Probe, Server, ask_tcp, wait_until};
+use vrouter_types::{MacAddr, Prefix};
 
 /// What must not change: all of `show ports` but its counters.
 fn ports(node: &Node) -> Vec<Value> {
@@ -76,7 +77,7 @@ fn a_pod_deleted_while_the_agent_is_away_is_gone_when_it_is_back() {
     one.kill9();
     gone.delete();
     one.start_agent();
-    vrouter_tests::wait_until("the deleted pod's port to be gone", vrouter_tests::PATIENCE, || {
+    wait_until("the deleted pod's port to be gone", PATIENCE, || {
         let ports = ports(&one);
         ports.len() == 1 && ports[0]["key"]["container"] == stays.container()
     });
@@ -85,4 +86,47 @@ fn a_pod_deleted_while_the_agent_is_away_is_gone_when_it_is_back() {
     let spool = one.directory().join("state/deletes");
     let left = std::fs::read_dir(&spool).map(|files| files.flatten().count()).unwrap_or_default();
     assert_eq!(left, 0, "{} still holds files", spool.display());
+}
+
+#[test]
+fn a_tap_that_vanishes_is_served_again_when_it_comes_back() {
+    let lab = Lab::new();
+    let (mut one, two) = pair(&lab);
+    let far = two.add_pod("far");
+    wait_routes(&one, &far.addresses());
+    let mac = MacAddr([2, 0, 0, 0, 0, 0x51]);
+    let address: IpAddr = "10.50.0.2".parse().unwrap();
+    let mut before = None;
+    for round in 0..3 {
+        let vm = Namespace::new(&format!("vm-{round}"));
+        plug(&one, &vm, mac, address);
+        if round == 0 {
+            let words = ["port", "add", "--vrf", "city", "--interface", "tapvm0", "--mac", &mac.to_string()];
+            one.ctl(&[&words[..], &["--address", "10.50.0.2"]].concat());
+        }
+        wait_until("the port to be up", PATIENCE, || ports(&one)[0]["state"] == "up");
+        wait_routes(&two, &[address]);
+        assert_eq!(Probe::default().send(&vm, far.v4().into()), Answer::Reply, "round {round}");
+        let now = ports(&one);
+        assert_eq!(before.get_or_insert_with(|| now.clone()), &now, "round {round}");
+        one.namespace().netlink(|netlink| netlink.delete_link("tapvm0"));
+        if round == 1 {
+            one.kill9();
+            one.start_agent();
+        }
+        wait_until("the port to be seen down", PATIENCE, || ports(&one)[0]["state"] != "up");
+    }
+}
+
+/// Plugs a "VM": a namespace that knows its address and the gateway, as a guest's own configuration would have it.
+fn plug(node: &Node, vm: &Namespace, mac: MacAddr, address: IpAddr) {
+    let gateway: IpAddr = "169.254.1.1".parse().unwrap();
+    node.namespace().add_veth("tapvm0", vm, "eth0");
+    vm.add_address("eth0", address, 32);
+    vm.netlink(|netlink| {
+        netlink.set_mac("eth0", mac)?;
+        netlink.set_mtu("eth0", 1468)?;
+        netlink.add_route(Prefix::host(gateway), None, "eth0")?;
+        netlink.add_route("0.0.0.0/0".parse().unwrap(), Some(gateway), "eth0")
+    });
 }

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-use vrouter_tests::fixture::{gateway, pair, pair_with, wait_routes};
-use vrouter_tests::{Answer, Capture, Lab, Node, Pod, Probe, Server, ask_tcp, ask_udp, bulk, transfer};
+use vrouter_tests::fixture::{ASN, city, gateway, pair, pair_with, wait_routes};
+use vrouter_tests::lab::{underlay_v4, underlay_v6};
+use vrouter_tests::{
+    AgentConfig, Answer, Capture, Lab, Node, Pod, Probe, Server, ask_tcp, ask_udp, bulk, transfer,
+};
 
 /// Every kind of traffic from one pod to another, both families.
 fn assert_all_traffic(from: &Pod, to: &Pod) {
@@ -85,6 +88,74 @@ fn every_octet_of_a_bulk_transfer_arrives() {
 }
 
 #[test]
+fn bulk_travels_in_superframes_and_is_put_together_again() {
+    let lab = Lab::new();
+    let (one, two) = pair(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    let (sent, wire) = (Capture::start(near.namespace(), "eth0"), Capture::start(one.namespace(), "eth0"));
+    let received = Capture::start(far.namespace(), "eth0");
+    let to = SocketAddr::new(far.v4().into(), 5001);
+    let arrived = transfer(near.namespace(), far.namespace(), to, 8 << 20).expect("an unbroken transfer");
+    assert_eq!((arrived.octets, arrived.digest), bulk::expected(8 << 20));
+    for (place, capture) in
+        [("the pod sends", sent), ("the wire carries", wire), ("the far pod gets", received)]
+    {
+        let largest = capture.frames().iter().map(Vec::len).max().unwrap_or_default();
+        assert!(largest > 3000, "{place} nothing larger than {largest} octets");
+    }
+}
+
+#[test]
+fn a_session_lost_to_silence_comes_back_with_the_cable() {
+    let lab = Lab::new();
+    let short = |host, peer: u8| {
+        AgentConfig::new(ASN).vrf(&city(host)).neighbor_with(underlay_v4(peer).into(), "hold-time = 3")
+    };
+    let (one, two) = pair_with(&lab, &short(11, 12), &short(12, 11));
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    lab.set_link("gw-12", false);
+    one.wait_no_route("city", &format!("{}/32", far.v4()));
+    let error = one.ctl_json(&["show", "bgp", "neighbors"])["neighbors"]["192.0.2.12"]["lastError"].clone();
+    assert!(error.as_str().is_some_and(|error| error.to_lowercase().contains("hold timer")), "{error}");
+    lab.set_link("gw-12", true);
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
+}
+
+#[test]
+fn pods_meet_over_an_ipv6_underlay() {
+    let lab = Lab::new();
+    let six = |host: u8, peer: u8| {
+        let neighbor = underlay_v6(peer).into();
+        AgentConfig::new(ASN)
+            .vrf(&city(host))
+            .underlay(underlay_v6(host).into())
+            .neighbor(neighbor)
+            .bgp_listen("[::]:179")
+    };
+    for order in [["mpls-over-udp"], ["mpls-over-gre"]] {
+        let one = Node::start(&lab, "gw-11", 11, &six(11, 12).encapsulations(&order));
+        let two = Node::start(&lab, "gw-12", 12, &six(12, 11).encapsulations(&order));
+        one.wait_established(underlay_v6(12).into());
+        let (near, far) = (one.add_pod(order[0]), two.add_pod(order[0]));
+        wait_routes(&one, &far.addresses());
+        wait_routes(&two, &near.addresses());
+        assert_eq!(encapsulation(&one, &far), order[0]);
+        let hops = one.wait_route("city", &format!("{}/32", far.v4()));
+        assert_eq!(hops[0]["ip"], "2001:db8::12", "{hops:#?}");
+        let capture = Capture::start(one.namespace(), "eth0");
+        assert_all_traffic(&near, &far);
+        let pcap = capture.write(&lab.path("wire.pcap"));
+        assert!(!pcap.fields("mpls && ipv6.src == 2001:db8::11", &["mpls.label"]).is_empty());
+        assert_eq!(pcap.malformed(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_deleted_pod_is_withdrawn_and_its_address_unreachable() {
     let lab = Lab::new();
     let (one, two) = pair(&lab);
@@ -93,7 +164,12 @@ fn a_deleted_pod_is_withdrawn_and_its_address_unreachable() {
     wait_routes(&one, &far.addresses());
     let interface = far.host_interface();
     assert!(two.namespace().has_link(&interface));
+    let files =
+        || std::fs::read_dir(two.directory().join("state/ports")).map(|files| files.flatten().count());
+    assert_eq!(files().expect("the state directory"), 1);
     far.delete();
+    assert_eq!(files().expect("the state directory"), 0, "a port's file is left");
+    assert_eq!(two.ctl_json(&["show", "ports"])["ports"].as_array().map(Vec::len), Some(0));
     one.wait_no_route("city", &format!("{v4}/32"));
     one.wait_no_route("city", &format!("{v6}/128"));
     assert!(!two.namespace().has_link(&interface), "{interface} is left");
