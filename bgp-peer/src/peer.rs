@@ -20,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) established_at: Option<SystemTime>,
     /// When to take for granted that the neighbor has said which routes it wants.
     pub(crate) memberships_due: Option<Instant>,
+    /// Until when to gather changes before the next piece.
+    pub(crate) rest_until: Option<Instant>,
     /// The last failure that was logged.
     logged: Option<LastError>,
 }
@@ -34,6 +36,7 @@ impl Peer {
             local_address: None,
             established_at: None,
             memberships_due: None,
+            rest_until: None,
             logged: None,
         }
     }

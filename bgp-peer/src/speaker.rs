@@ -172,12 +172,20 @@ impl Task {
         self.is_blocked = self.publish();
     }
 
+    /// A change leaves at once, and what follows within a moment leaves together: a thousand routes announced one by
+    /// one are a few UPDATEs, not a thousand.
     fn advertise(&mut self, index: usize, now: Instant) {
         let Some(peer) = self.peers.get_mut(index) else { return };
+        if peer.rest_until.is_some_and(|end| now < end) {
+            return;
+        }
+        peer.rest_until = None;
         let Some(conn) = peer.neighbor.writable() else { return };
         let mut messages = BytesMut::new();
         while messages.len() < PIECE && self.rib.poll_message(peer.id, &mut messages) {}
         if !messages.is_empty() {
+            // A full piece is a table on its way, and is not held up.
+            peer.rest_until = (messages.len() < PIECE).then(|| now + REST);
             peer.neighbor.handle_input(Input::Sending(conn, &messages), now);
             self.send(conn, messages.freeze());
             self.drain(index, now);
@@ -212,10 +220,9 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let timeouts =
-            |peer: &Peer| [peer.neighbor.poll_timeout(), peer.memberships_due].into_iter().flatten().min();
-        let neighbors = self.peers.iter().filter_map(timeouts);
-        neighbors.chain(self.rib.poll_timeout()).min()
+        let timeouts = |peer: &Peer| [peer.neighbor.poll_timeout(), peer.memberships_due, peer.rest_until];
+        let peers = self.peers.iter().flat_map(timeouts).flatten();
+        peers.chain(self.rib.poll_timeout()).min()
     }
 
     /// Says goodbye everywhere and waits a moment for that to be written.
@@ -269,6 +276,8 @@ const CONN_EVENTS: usize = 32;
 const BATCH: usize = 64;
 /// Octets of UPDATEs given to an idle socket.
 const PIECE: usize = 16 * 1024;
+/// How long changes are gathered after a piece that was not full.
+const REST: Duration = Duration::from_millis(10);
 /// VRF routes told at once.
 const EVENT_ROUTES: usize = 1024;
 const GOODBYE: Duration = Duration::from_secs(2);
