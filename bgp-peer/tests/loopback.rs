@@ -420,6 +420,29 @@ async fn a_neighbor_that_does_not_read_is_told_the_state_and_not_the_history() {
 }
 
 #[tokio::test]
+async fn an_update_that_cannot_be_read_ends_its_session_and_shows_its_octets() {
+    let (a, rogue) = (address(1), address(2));
+    let mut waiting = neighbor(rogue, a.ip());
+    waiting.passive = true;
+    let speaker = spawn(config(a, 1, vec![waiting]));
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(rogue.ip(), 0)).unwrap();
+    let mut stream = socket.connect(a).await.unwrap();
+    stream.write_all(&greeting(2)).await.unwrap();
+    until_established(&speaker).await;
+    // Withdrawn routes of 65,535 octets in a message of 23.
+    stream.write_all(&[[0xff; 16].as_slice(), &[0, 23, 2, 0xff, 0xff, 0, 0]].concat()).await.unwrap();
+    let mut octets = Vec::new();
+    let end = stream.read_to_end(&mut octets);
+    tokio::time::timeout(Duration::from_secs(10), end).await.unwrap().unwrap();
+    let last = &octets[octets.len() - 21..];
+    assert_eq!(&last[16..20], [0, 21, 3, 3], "UPDATE Message Error");
+    let view = until(&speaker, "down", |view| view.connections_dropped == 1).await;
+    assert!(view.last_error.unwrap().contains("UPDATE Message Error"));
+    assert_eq!(view.last_error_octets, [0xff, 0xff, 0, 0]);
+}
+
+#[tokio::test]
 async fn routes_announced_one_by_one_leave_together() {
     let (a, b) = pair(|_, b| b.neighbors[0].passive = true);
     b.handle.set_imports(import()).await;

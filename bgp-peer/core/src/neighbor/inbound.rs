@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 use super::{BOTH, ConnId, Neighbor, Output, opposite, sent};
 use crate::collision::{self, Direction, Verdict};
@@ -93,7 +93,8 @@ impl Neighbor {
         if self.session(direction).state != State::OpenSent {
             return self.step(direction, Event::OpenReceived, Detail::Nothing, &message.octets, now);
         }
-        let open = match Open::decode(message.body()) {
+        // A copy: what is kept of an OPEN would otherwise keep all that was read with it.
+        let open = match Open::decode(Bytes::copy_from_slice(&message.body())) {
             Ok(open) => open,
             Err(refusal) => {
                 return self.step(direction, Event::OpenError, sent(refusal), &message.octets, now);
