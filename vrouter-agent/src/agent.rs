@@ -76,7 +76,7 @@ struct Agent {
     overlay: Overlay,
     fib: FibBuilder,
     state: Arc<StateDir>,
-    dataplane: Dataplane,
+    dataplane: Arc<Dataplane>,
     netlink: Netlink,
     bgp: Bgp,
     callers: HashMap<CallId, Caller>,

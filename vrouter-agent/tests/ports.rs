@@ -380,7 +380,7 @@ fn a_restart_brings_the_same_ports_labels_and_addresses_before_anybody_asks() {
     let last_open = order.iter().rposition(|kind| *kind == "open").unwrap();
     let publish = order.iter().position(|kind| *kind == "publish").unwrap();
     let first_originate = order.iter().position(|kind| *kind == "originate").unwrap();
-    assert!(last_open < publish && publish < first_originate, "{order:?}");
+    assert!(publish < last_open && last_open < first_originate, "{order:?}");
     assert!(!order.contains(&"save") && !order.contains(&"forget"));
     for (request, port) in before {
         assert_eq!(node.attach(request.clone()).unwrap(), port);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use agent_api::{ApiError, ErrorKind};
-use dataplane::DataplaneError;
+use dataplane::{Dataplane, DataplaneError};
 use dataplane_core::Gateway;
 use tracing::{debug, info};
 
@@ -37,12 +37,16 @@ impl Agent {
                 self.on_disk("delete the spooled file", move |state| state.remove_spooled(&file)).await
             }
             Effect::OpenPort { port, interface } => {
-                let opened = self.dataplane.open_port(*port, interface);
-                opened.map_err(|error| ApiError::new(kind(&error), error.to_string()))
+                let (port, interface) = (*port, interface.clone());
+                self.in_kernel(move |dataplane| dataplane.open_port(port, &interface)).await
             }
             Effect::ClosePort(port) => {
-                self.dataplane.close_port(*port);
-                Ok(())
+                let port = *port;
+                self.in_kernel(move |dataplane| {
+                    dataplane.close_port(port);
+                    Ok(())
+                })
+                .await
             }
             Effect::PublishFib { soon: false } => {
                 self.publish();
@@ -53,8 +57,8 @@ impl Agent {
                 Ok(())
             }
             Effect::SetUnderlay(address) => {
-                let set = self.dataplane.set_underlay(*address);
-                set.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))
+                let address = *address;
+                self.in_kernel(move |dataplane| dataplane.set_underlay(address)).await
             }
             Effect::AddHostRoute(address) => {
                 let added = self.netlink.add_host_route(*address, HOST_INTERFACE, gateway(*address)).await;
@@ -88,6 +92,18 @@ impl Agent {
         let done = tokio::task::spawn_blocking(move || act(&state)).await;
         let failed = |why: String| ApiError::new(ErrorKind::Internal, format!("cannot {action}: {why}"));
         done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+    }
+
+    /// Opening and closing packet sockets waits for the kernel's grace periods, tens of milliseconds. Same here.
+    async fn in_kernel(
+        &self,
+        act: impl FnOnce(&Dataplane) -> Result<(), DataplaneError> + Send + 'static,
+    ) -> Result<(), ApiError> {
+        let dataplane = Arc::clone(&self.dataplane);
+        match tokio::task::spawn_blocking(move || act(&dataplane)).await {
+            Ok(done) => done.map_err(|error| ApiError::new(kind(&error), error.to_string())),
+            Err(error) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
+        }
     }
 
     async fn originate(&mut self, route: &LocalRoute) {

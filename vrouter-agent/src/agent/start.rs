@@ -56,7 +56,7 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
         overlay,
         fib,
         state: Arc::new(state),
-        dataplane,
+        dataplane: Arc::new(dataplane),
         netlink,
         bgp: Bgp::Early(Vec::new()),
         callers: HashMap::new(),

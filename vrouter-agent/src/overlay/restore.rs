@@ -11,7 +11,7 @@ use super::{Overlay, Port, PortState};
 use crate::event::{Effect, Restore, SavedPort};
 
 impl Overlay {
-    /// Takes back what is on disk. Interfaces are opened and forwarding is published before anybody hears of it.
+    /// Takes back what is on disk. Forwarding is published and interfaces are opened before anybody hears of it.
     pub(super) fn restore(&mut self, restore: Restore) -> Vec<Effect> {
         self.boot_id = restore.boot_id;
         let links: BTreeSet<String> = restore.links.into_iter().collect();
@@ -29,8 +29,10 @@ impl Overlay {
             }
             ids.extend(self.take_back(saved, has_link));
         }
-        effects.extend(ids.iter().filter_map(|id| self.open(*id)).collect::<Vec<_>>());
+        // Opening an interface takes the kernel milliseconds, so each port forwards as soon as its own is open.
+        let opens: Vec<Effect> = ids.iter().filter_map(|id| self.open(*id)).collect();
         effects.push(Effect::PublishFib { soon: false });
+        effects.extend(opens);
         effects.extend(ids.into_iter().flat_map(|id| self.announce(id)).collect::<Vec<_>>());
         effects
     }
