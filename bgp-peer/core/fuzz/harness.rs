@@ -1,0 +1,351 @@
+//! What must hold whatever a neighbor sends, as functions of arbitrary octets. The fuzz targets call them, and so does
+//! `tests/fuzz_briefly.rs`, which needs neither nightly nor libFuzzer.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a broken promise is a panic"
+)]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use bgp_core::wire::attr::set::AttrSet;
+use bgp_core::wire::header::{self, Header, MessageType};
+use bgp_core::wire::nlri::Nlri;
+use bgp_core::wire::notification::Notification;
+use bgp_core::wire::open::Open;
+use bgp_core::wire::route_refresh::RouteRefresh;
+use bgp_core::wire::update::Update;
+use bgp_core::wire::update::writer::{UpdateWriter, message_limit};
+use bgp_core::{
+    ConnId, Direction, Family, FamilySet, Input, Negotiated, Neighbor, Output, PeerId, PeerPolicy, Rib,
+    RibConfig, RouteQuery, RouteScope, SessionConfig, State, VrfImport, negotiate,
+};
+use bytes::{Bytes, BytesMut};
+use vrouter_types::{Asn, RouteTarget, VrfId};
+
+const ASN: Asn = Asn(65000);
+const OURS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+const MOST_PATHS: usize = 20;
+
+/// Octets as whole messages, read by everything that reads messages.
+pub fn message(input: &[u8]) {
+    let Some((flags, octets)) = input.split_first() else { return };
+    for extended in [false, true] {
+        if let Ok(Some(header)) = Header::decode(octets, extended) {
+            assert!((header::LEN..=header::MAX_EXTENDED_LEN).contains(&header.length));
+        }
+    }
+    let body = octets.get(header::LEN..).unwrap_or_default();
+    let session = session(*flags);
+    if let Ok(open) = Open::decode(Bytes::copy_from_slice(body)) {
+        let mut again = BytesMut::new();
+        open.encode(&mut again);
+        assert_eq!(
+            Open::decode(again.split_off(header::LEN).freeze()),
+            Ok(open.clone()),
+            "an OPEN reads back"
+        );
+        let _ = negotiate(&config(ASN, FamilySet::L3VPN), &open);
+    }
+    let notification = Notification::decode(body);
+    let _ = (notification.to_string(), notification.shutdown_communication());
+    let _ = RouteRefresh::decode(body, &session);
+    read(body, &session);
+}
+
+/// Bodies of UPDATEs, each read by the codec and then by a RIB with two neighbors.
+pub fn update(input: &[u8]) {
+    let [flags, rest @ ..] = input else { return };
+    let session = session(*flags);
+    let mut life = Life::new(&session);
+    for body in pieces(rest) {
+        read(body, &session);
+        life.hear(body);
+    }
+}
+
+/// The life of one neighbor: a list of steps, one octet each and what it needs behind it.
+pub fn neighbor(input: &[u8]) {
+    let [flags, rest @ ..] = input else { return };
+    let mut now = Instant::now();
+    let mut neighbor = Neighbor::new(config(ASN, FamilySet::L3VPN), flags & 1 == 1, 7, now);
+    let mut world = World::default();
+    let mut steps = rest;
+    while let [step, rest @ ..] = steps {
+        steps = rest;
+        let conn = ConnId(world.conn);
+        match step % 16 {
+            0 => neighbor.handle_input(Input::Start, now),
+            1 => neighbor.handle_input(Input::Stop("maintenance"), now),
+            direction @ (2 | 3) => {
+                world.conn += 1;
+                let direction = if direction == 2 { Direction::Outgoing } else { Direction::Incoming };
+                neighbor.handle_input(Input::Opened(ConnId(world.conn), direction), now);
+            }
+            4 => neighbor.handle_input(Input::ConnectFailed("refused"), now),
+            5 => neighbor.handle_input(Input::Closed(conn, "gone"), now),
+            6 => neighbor.handle_input(Input::Sent(conn), now),
+            7 => {
+                let reset = Notification::malformed_attribute_list();
+                neighbor.handle_input(Input::Reset(reset, &[]), now);
+            }
+            // Before, the one before that: its octets and its end may come late.
+            8 => neighbor.handle_input(Input::Closed(ConnId(world.conn.saturating_sub(1)), "gone"), now),
+            9 => {
+                now += Duration::from_secs(u64::from(step / 16) * 10);
+                neighbor.handle_timeout(now);
+            }
+            10 => {
+                now = neighbor.poll_timeout().unwrap_or(now).max(now);
+                neighbor.handle_timeout(now);
+            }
+            11 => neighbor.handle_input(Input::Bytes(conn, &open(*step)), now),
+            12 => neighbor.handle_input(Input::Bytes(conn, &whole(MessageType::Keepalive, &[])), now),
+            13 => world.send(&mut neighbor, now),
+            framed => {
+                let (piece, rest) = take_piece(steps);
+                steps = rest;
+                let octets = match framed {
+                    14 => whole(MessageType::Update, piece),
+                    _ => piece.to_vec(),
+                };
+                neighbor.handle_input(Input::Bytes(conn, &octets), now);
+            }
+        }
+        world.drain(&mut neighbor, now);
+    }
+}
+
+/// What surrounds a neighbor: its connections and the RIB.
+#[derive(Default)]
+struct World {
+    conn: u64,
+    up: Option<Life>,
+}
+
+impl World {
+    fn drain(&mut self, neighbor: &mut Neighbor, now: Instant) {
+        while let Some(output) = neighbor.poll_output() {
+            match output {
+                Output::Up(_, negotiated) => {
+                    assert!(self.up.is_none(), "up twice");
+                    self.up = Some(Life::new(&negotiated));
+                }
+                Output::Down(_) => assert!(self.up.take().is_some(), "down, and was not up"),
+                Output::Update(body) => {
+                    let life = self.up.as_mut().expect("an UPDATE of a session that is up");
+                    if let Err(refusal) = life.rib.handle_update(LEFT, &body, life.now) {
+                        neighbor.handle_input(Input::Reset(refusal, &body), now);
+                    }
+                }
+                Output::RouteRefresh(body) => {
+                    let life = self.up.as_mut().expect("a ROUTE-REFRESH of a session that is up");
+                    if let Err(refusal) = life.rib.handle_route_refresh(LEFT, &body, life.now) {
+                        neighbor.handle_input(Input::Reset(refusal, &body), now);
+                    }
+                }
+                Output::Send(_, octets) => {
+                    let header = Header::decode(&octets, true).unwrap().unwrap();
+                    assert_eq!(header.length, octets.len(), "one whole message");
+                }
+                Output::Connect | Output::StopConnecting | Output::Close(_) => {}
+            }
+        }
+        assert_eq!(self.up.is_some(), neighbor.state() == State::Established);
+        assert_eq!(self.up.is_some(), neighbor.negotiated().is_some());
+    }
+
+    fn send(&mut self, neighbor: &mut Neighbor, now: Instant) {
+        let (Some(life), Some(conn)) = (&mut self.up, neighbor.writable()) else { return };
+        let mut out = BytesMut::new();
+        if life.rib.poll_message(LEFT, &mut out) {
+            neighbor.handle_input(Input::Sending(conn, &out), now);
+        }
+    }
+}
+
+const LEFT: PeerId = PeerId(0);
+const RIGHT: PeerId = PeerId(1);
+
+/// A RIB with a neighbor that says anything, and one that only listens.
+struct Life {
+    rib: Rib,
+    session: Negotiated,
+    listener: Negotiated,
+    now: Instant,
+}
+
+impl Life {
+    fn new(session: &Negotiated) -> Life {
+        let now = Instant::now();
+        let mut rib = Rib::new(rib_config());
+        let targets =
+            (0..=255).map(|n| RouteTarget::from_ext_community([0, 2, 0xfd, 0xe8, 0, 0, 0, n]).unwrap());
+        rib.set_imports(vec![VrfImport { vrf: VrfId(1), import: targets.collect() }], now);
+        let listener = self::session(0b0000_1111);
+        rib.peer_up(LEFT, policy(1), session, now);
+        rib.peer_up(RIGHT, policy(2), &listener, now);
+        Life { rib, session: session.clone(), listener, now }
+    }
+
+    /// The RIB takes it, stays within its bounds, and tells others nothing that they could not read.
+    fn hear(&mut self, body: &[u8]) {
+        let outcome = self.rib.handle_update(LEFT, body, self.now);
+        if outcome.is_err() {
+            self.rib.peer_up(LEFT, policy(1), &self.session, self.now);
+        }
+        let _ = self.rib.handle_route_refresh(LEFT, body, self.now);
+        while self.rib.poll_event().is_some() {}
+        let received =
+            self.rib.routes(&RouteQuery { scope: RouteScope::Received(LEFT), ..RouteQuery::default() });
+        let vpn = received.iter().filter(|view| view.key.family() != Family::Rtc).count();
+        assert!(vpn <= MOST_PATHS, "{vpn} paths are more than may be stored");
+        for (peer, session) in [(LEFT, &self.session), (RIGHT, &self.listener)] {
+            let mut messages = 0;
+            let mut out = BytesMut::new();
+            while self.rib.poll_message(peer, &mut out) {
+                check_sent(&out, session);
+                out.clear();
+                messages += 1;
+                assert!(messages < 10_000, "it never ends");
+            }
+        }
+        self.now += Duration::from_millis(100);
+    }
+}
+
+/// A message of ours: whole, not longer than agreed, and free of every fault that we see in others.
+fn check_sent(octets: &[u8], session: &Negotiated) {
+    assert!(octets.len() <= message_limit(session));
+    let header = Header::decode(octets, session.extended_message).unwrap().unwrap();
+    assert_eq!(header.length, octets.len(), "one whole message");
+    let body = &octets[header::LEN..];
+    let theirs = mirrored(session);
+    match header.kind {
+        MessageType::Update => {
+            let update = Update::decode(body, &theirs).unwrap();
+            assert_eq!(update.malformed, None);
+            assert_eq!(update.attributes.discarded, 0);
+        }
+        MessageType::RouteRefresh => assert!(RouteRefresh::decode(body, &theirs).is_ok()),
+        other => panic!("the RIB sent {other:?}"),
+    }
+}
+
+/// The codec alone: what it accepts, it can write, and reads back as the same.
+fn read(body: &[u8], session: &Negotiated) {
+    let Ok(update) = Update::decode(body, session) else { return };
+    let mut canonical = Vec::new();
+    let fallback = IpAddr::V4(update.attributes.next_hop.unwrap_or(OURS));
+    let next_hop = update.reach.map_or(fallback, |reach| reach.next_hop);
+    update.attributes.canonical(next_hop, &mut canonical);
+    let set = AttrSet::new(&canonical);
+    assert_eq!(set.next_hop(), next_hop);
+    assert_eq!(set.iter().map(|attribute| attribute.octets.len()).sum::<usize>(), canonical.len());
+    let _ = (set.origin(), set.med(), set.local_pref(), set.named_encaps().is_usable());
+    let _ = (set.as_path().length(), set.cluster_list().count(), set.route_targets().count());
+    let withdrawn: Vec<Nlri> = update.withdrawn.chain(update.unreach.into_iter().flatten()).collect();
+    assert!(withdrawn.len() <= body.len());
+    let Some(reach) = update.reach.filter(|_| update.malformed.is_none()) else { return };
+    let routes: Vec<Nlri> = reach.routes.collect();
+    let mut exported = Vec::new();
+    set.export(reach.routes.family(), session, &mut exported);
+    let mut out = BytesMut::new();
+    let limit = header::MAX_EXTENDED_LEN;
+    let mut message = UpdateWriter::announce(&mut out, reach.routes.family(), next_hop, &exported, limit);
+    let fitting = routes.iter().take_while(|route| message.push(route)).count();
+    assert_eq!(message.finish(), fitting);
+    if fitting > 0 {
+        let again = Update::decode(&out[header::LEN..], &mirrored(session)).unwrap();
+        let reach = again.reach.map(|reach| reach.routes);
+        let again: Vec<Nlri> = again.announced.chain(reach.into_iter().flatten()).collect();
+        assert_eq!(again, routes[..fitting], "routes read back as they were written");
+    }
+}
+
+/// The session as the other end sees it.
+fn mirrored(session: &Negotiated) -> Negotiated {
+    Negotiated {
+        local_asn: session.peer_asn,
+        peer_asn: session.local_asn,
+        local_router_id: session.peer_router_id,
+        peer_router_id: session.local_router_id,
+        ..session.clone()
+    }
+}
+
+/// One of 128 sessions: internal or not, with or without four-octet AS numbers, and so on.
+fn session(flags: u8) -> Negotiated {
+    let has = |bit: u8| flags & (1 << bit) != 0;
+    let peer_asn = if has(0) { ASN } else { Asn(65001) };
+    let families = match flags >> 5 & 3 {
+        0 => FamilySet::L3VPN,
+        1 => Family::ALL.into_iter().collect(),
+        2 => [Family::Vpnv4].into_iter().collect(),
+        _ => [Family::Ipv4Unicast, Family::Vpnv6].into_iter().collect(),
+    };
+    let theirs = SessionConfig {
+        local_asn: peer_asn,
+        local_router_id: [192, 0, 2, 1].into(),
+        ..config(ASN, families)
+    };
+    let agreed = negotiate(&config(peer_asn, families), &theirs.open()).unwrap();
+    Negotiated {
+        as4: has(1),
+        extended_message: has(2),
+        route_refresh: has(3),
+        enhanced_route_refresh: has(3) && has(4),
+        ..agreed
+    }
+}
+
+/// The OPEN of somebody who could be our neighbor, or could not.
+fn open(flavour: u8) -> Vec<u8> {
+    let local_asn = if flavour & 0x10 == 0 { ASN } else { Asn(65001) };
+    let families =
+        if flavour & 0x20 == 0 { FamilySet::L3VPN } else { [Family::Ipv6Unicast].into_iter().collect() };
+    let last = if flavour & 0x40 == 0 { 1 } else { 255 };
+    let router_id = Ipv4Addr::new(192, 0, 2, last);
+    let mut out = BytesMut::new();
+    SessionConfig { local_asn, local_router_id: router_id, ..config(ASN, families) }.open().encode(&mut out);
+    out.to_vec()
+}
+
+fn whole(kind: MessageType, body: &[u8]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    let start = header::begin(&mut out, kind);
+    out.extend_from_slice(body);
+    header::finish(&mut out, start);
+    out.to_vec()
+}
+
+/// A length in one octet, and that many octets or what is left.
+fn take_piece(octets: &[u8]) -> (&[u8], &[u8]) {
+    let Some((length, rest)) = octets.split_first() else { return (&[], &[]) };
+    rest.split_at(usize::from(*length).min(rest.len()))
+}
+
+/// Bodies with a length of two octets in front, of which only nine bits count.
+fn pieces(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = octets.split_first_chunk::<2>()?;
+        let length = usize::from(u16::from_be_bytes(*length) & 0x1ff).min(rest.len());
+        let (piece, rest) = rest.split_at(length);
+        octets = rest;
+        Some(piece)
+    })
+}
+
+fn config(peer_asn: Asn, families: FamilySet) -> SessionConfig {
+    SessionConfig { local_asn: ASN, local_router_id: OURS, peer_asn, hold_time: 90, families }
+}
+
+fn rib_config() -> RibConfig {
+    RibConfig { asn: ASN, router_id: OURS, cluster_id: OURS, max_paths: MOST_PATHS }
+}
+
+fn policy(last: u8) -> PeerPolicy {
+    PeerPolicy { address: IpAddr::from([192, 0, 2, last]), default_encap: None }
+}
