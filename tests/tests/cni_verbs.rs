@@ -427,3 +427,39 @@ fn calls_at_the_same_time_do_not_disturb_each_other() {
     assert_eq!(links(), before);
     assert!(node.ctl_json(&["show", "ports"])["ports"].as_array().unwrap().is_empty());
 }
+
+#[test]
+fn the_real_agent_stands_by_its_word_over_a_crash() {
+    let lab = Lab::new();
+    let vrf = Vrf::new("open", "target:64512:1").pods("10.20.11.0/24").pods("fd00:20:11::/64").default();
+    let mut node = Node::start(&lab, "gw", 1, &AgentConfig::new(64512).vrf(&vrf));
+    let pods = ["kept", "stale"].map(|name| (name, lab.namespace(name)));
+    let conf = json!({ "cniVersion": "1.1.0", "name": "lab", "type": "vrouter-cni",
+                       "socket": node.socket(), "spool": lab.path("deletes") });
+    let call =
+        |node: &Node, name: &str, pod: &Namespace| CniCall::new(node.namespace()).container(name, pod.path());
+    let added: Vec<_> = pods
+        .iter()
+        .map(|(name, pod)| {
+            with(conf.clone(), "prevResult", call(&node, name, pod).run("ADD", &conf).result())
+        })
+        .collect();
+    node.kill9();
+    let (name, pod) = &pods[0];
+    assert_eq!(call(&node, name, pod).run("CHECK", &added[0]).error().code, 11);
+    assert_eq!(CniCall::new(node.namespace()).run("STATUS", &conf).error().code, 50);
+    node.start_agent();
+    CniCall::new(node.namespace()).run("STATUS", &conf).done();
+    for ((name, pod), conf) in pods.iter().zip(&added) {
+        call(&node, name, pod).run("CHECK", conf).done();
+    }
+    let valid = json!([{ "containerID": "kept", "ifname": "eth0" }]);
+    call(&node, name, pod).run("GC", &with(conf.clone(), "cni.dev/valid-attachments", valid)).done();
+    call(&node, name, pod).run("CHECK", &added[0]).done();
+    let (name, pod) = &pods[1];
+    assert!(!pod.has_link("eth0"));
+    // The agent knows no such port any more.
+    let gone = call(&node, name, pod).run("CHECK", &added[1]).error();
+    assert_eq!(gone.code, 101, "{gone:?}");
+    assert_eq!(node.ctl_json(&["show", "ports"])["ports"].as_array().unwrap().len(), 1);
+}
