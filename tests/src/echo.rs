@@ -135,14 +135,21 @@ pub fn ask_tcp(from: &Namespace, to: SocketAddr, line: &str) -> io::Result<Strin
     }
 }
 
-/// Fetches the front page of a web server from a namespace, without its headers.
+/// Fetches the front page of a web server from a namespace.
 pub fn web_page(from: &Namespace, server: IpAddr) -> io::Result<String> {
+    let page = web_file(from, server, "")?;
+    Ok(String::from_utf8_lossy(&page).trim().to_owned())
+}
+
+/// Fetches a file from a web server from a namespace, without the headers.
+pub fn web_file(from: &Namespace, server: IpAddr, name: &str) -> io::Result<Vec<u8>> {
     let mut stream = connect_tcp(from, SocketAddr::new(server, 80))?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page)?;
-    let body = page.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
-    body.ok_or_else(|| io::Error::other(format!("no web page: {page}")))
+    stream.write_all(format!("GET /{name} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+    let body = end.and_then(|at| answer.get(at + 4..)).map(<[u8]>::to_vec);
+    body.ok_or_else(|| io::Error::other(format!("no web page: {}", String::from_utf8_lossy(&answer))))
 }
 
 fn read_line(stream: &mut TcpStream) -> io::Result<String> {

@@ -5,15 +5,17 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use vrouter_types::MacAddr;
 
+use crate::echo::{connect_tcp, web_file};
 use crate::guest_image::Image;
 use crate::lab::{Lab, underlay_v4};
 use crate::netns::Namespace;
-use crate::process::Daemon;
+use crate::process::{Daemon, run_ok};
 use crate::wait::wait_for;
 
 /// How long a guest may take to boot, on a machine with better things to do.
@@ -75,7 +77,7 @@ impl Guest {
     pub fn attempt(&mut self, line: &str) -> io::Result<(i32, String)> {
         writeln!(
             self.shell.get_mut(),
-            "{{ {line} ; }} </dev/null 2>&1; status=$?; echo; echo {END} $status"
+            "{{ {line}\n}} </dev/null 2>&1; status=$?; echo; echo {END} $status"
         )?;
         let mut printed = String::new();
         loop {
@@ -104,6 +106,39 @@ impl Guest {
         self.serve_web();
     }
 
+    /// Fetches this many megabytes of noise from the guest's web server at an address, into a file, and checks that they
+    /// are the guest's.
+    ///
+    /// # Panics
+    /// When they are not, or cannot be fetched.
+    pub fn assert_download(&mut self, to: &Namespace, server: IpAddr, megabytes: u32, file: &Path) {
+        self.run(&format!("dd if=/dev/urandom of=/tmp/www/noise bs=1M count={megabytes} 2>/dev/null"));
+        let wanted = self.run("sha256sum </tmp/www/noise");
+        let page =
+            web_file(to, server, "noise").unwrap_or_else(|error| panic!("download from {server}: {error}"));
+        std::fs::write(file, &page).unwrap_or_else(|error| panic!("write {}: {error}", file.display()));
+        assert_eq!(sha256(to, file), wanted, "{} octets from {server} differ", page.len());
+    }
+
+    /// Sends a file from a namespace to an address of the guest, and checks that it arrived.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn assert_upload(&mut self, from: &Namespace, server: IpAddr, file: &Path) {
+        let octets = std::fs::read(file).unwrap_or_else(|error| panic!("read {}: {error}", file.display()));
+        let port = 9000;
+        self.run(&format!("(nc -l -p {port} </dev/null >/tmp/upload; sync; touch /tmp/uploaded) &"));
+        let mut stream = wait_for("the guest to listen", BOOT, || connect_tcp(from, (server, port).into()));
+        let sent = stream.write_all(&octets).and_then(|()| stream.shutdown(std::net::Shutdown::Both));
+        sent.unwrap_or_else(|error| panic!("upload to {server}: {error}"));
+        wait_for("the guest to have it all", BOOT, || match self.attempt("test -e /tmp/uploaded") {
+            Ok((0, _)) => Ok(()),
+            other => Err(other),
+        });
+        let arrived = self.run("sha256sum </tmp/upload; rm /tmp/uploaded");
+        assert_eq!(arrived, sha256(from, file), "{} octets to {server} differ", octets.len());
+    }
+
     /// Serves `/tmp/www` on port 80; its front page is the guest's name.
     pub fn serve_web(&mut self) {
         let name = self.name.clone();
@@ -111,6 +146,12 @@ impl Guest {
             "mkdir -p /tmp/www && echo {name} > /tmp/www/index.html && httpd -p 80 -h /tmp/www"
         ));
     }
+}
+
+/// What `sha256sum` says of a file, as it says of its standard input.
+fn sha256(namespace: &Namespace, file: &Path) -> String {
+    let printed = run_ok(namespace, Command::new("sha256sum").arg(file));
+    format!("{}  -", printed.split_whitespace().next().unwrap_or_default())
 }
 
 /// A datacenter's edge router: a guest on the wide area network whose kernel forwards between labels and a VRF. The

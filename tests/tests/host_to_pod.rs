@@ -59,3 +59,27 @@ fn the_host_reaches_no_pod_that_is_gone() {
     });
     assert!(answer.is_err());
 }
+
+#[test]
+fn where_two_tenants_share_an_address_the_host_reaches_the_default_vrfs_pod() {
+    let lab = Lab::new();
+    let same = vrf("tenant", "target:4200000000:7", 20, 11);
+    let node = Node::start(&lab, "gw-11", 11, &AgentConfig::new(ASN).vrf(&city(11)).vrf(&same));
+    let tenant = node.add_pod_in("tenant", "tenant");
+    let _first = Server::tcp(tenant.namespace(), 80, "tenant");
+    let to = SocketAddr::new(tenant.v4().into(), 80);
+    assert_eq!(ask_tcp(node.namespace(), to, "who?").expect("an answer"), "tenant", "alone with its address");
+    let default = node.add_pod("default");
+    let _second = Server::tcp(default.namespace(), 80, "default");
+    assert_eq!(default.addresses(), tenant.addresses(), "both tenants have the same addresses");
+    assert_eq!(ask_tcp(node.namespace(), to, "who?").expect("an answer"), "default");
+    let ports = node.ctl_json(&["show", "ports"]);
+    let reachable = |vrf: &str| {
+        let ports = ports["ports"].as_array().cloned().unwrap_or_default();
+        let port = ports.into_iter().find(|port| port["vrf"] == vrf).expect("a port");
+        port["hostReachable"].as_array().map(Vec::len)
+    };
+    assert_eq!((reachable("tenant"), reachable("city")), (Some(0), Some(2)), "{ports:#}");
+    default.delete();
+    assert_eq!(ask_tcp(node.namespace(), to, "who?").expect("an answer"), "tenant", "alone again");
+}

@@ -42,6 +42,12 @@ fn a_vm_joins_by_port_add_is_reached_from_a_pod_and_leaves_by_port_delete() {
         assert_eq!(patient.send(pod.namespace(), address), Answer::Reply, "ping {address}");
         assert_eq!(web_page(pod.namespace(), address).expect("a web page"), "vm", "{address}");
     }
+    // Bulk both ways: the guest's own superframes and checksums left to the tap, and ours towards it.
+    let noise = lab.path("noise");
+    for address in addresses {
+        vm.assert_download(pod.namespace(), address, 8, &noise);
+        vm.assert_upload(pod.namespace(), address, &noise);
+    }
     for address in pod.addresses() {
         vm.run(&format!("ping -c 3 -W 5 {address}"));
     }

@@ -88,6 +88,29 @@ fn every_octet_of_a_bulk_transfer_arrives() {
 }
 
 #[test]
+fn streams_in_both_directions_at_once_arrive_whole() {
+    const OCTETS: u64 = 12 << 20;
+    let lab = Lab::new();
+    let (one, two) = pair(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    let streams = [(&near, &far, 1), (&near, &far, 2), (&far, &near, 3), (&far, &near, 4)];
+    std::thread::scope(|scope| {
+        for (from, to, port) in streams {
+            for address in to.addresses() {
+                let to_port = SocketAddr::new(address, 5000 + port * 2 + u16::from(address.is_ipv6()));
+                scope.spawn(move || {
+                    let arrived = transfer(from.namespace(), to.namespace(), to_port, OCTETS);
+                    let arrived = arrived.unwrap_or_else(|error| panic!("to {to_port}: {error}"));
+                    assert_eq!((arrived.octets, arrived.digest), bulk::expected(OCTETS), "to {to_port}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
 fn bulk_travels_in_superframes_and_is_put_together_again() {
     let lab = Lab::new();
     let (one, two) = pair(&lab);
