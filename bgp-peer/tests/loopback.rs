@@ -225,12 +225,20 @@ async fn transport_over_ipv6_carries_both_families() {
 
 #[tokio::test]
 async fn a_dual_stack_listener_takes_ipv4_neighbors() {
-    let (a, b) = (address(1), address(2));
+    // A port that is free on all addresses; somebody may take it before we do, so there are some attempts.
+    let any = || std::net::TcpListener::bind("[::]:0").unwrap().local_addr().unwrap();
+    let (a, listener, b) = (0..20)
+        .find_map(|_| {
+            let (any, a) = (any(), address(1));
+            let b = SocketAddr::new(address(2).ip(), any.port());
+            let mut waiting = neighbor(a, b.ip());
+            waiting.passive = true;
+            let (sender, events) = mpsc::channel(16);
+            let handle = Speaker::spawn(config(any, 2, vec![waiting]), sender).ok()?;
+            Some((a, Node { handle, events }, b))
+        })
+        .expect("no port is free on all addresses");
     let caller = spawn(SpeakerConfig { listen: None, ..config(a, 1, vec![neighbor(b, a.ip())]) });
-    let any = SocketAddr::new("::".parse().unwrap(), b.port());
-    let mut waiting = neighbor(a, b.ip());
-    waiting.passive = true;
-    let listener = spawn(config(any, 2, vec![waiting]));
     until_established(&caller).await;
     let view = until_established(&listener).await;
     assert_eq!(view.local_address, Some(b.ip()));
@@ -369,17 +377,59 @@ async fn an_agent_that_does_not_listen_blocks_no_one() {
     tokio::time::timeout(Duration::from_secs(30), collect).await.expect("events were lost");
 }
 
-/// What a neighbor says first: an OPEN with VPNv4 and a four-octet AS number, and a KEEPALIVE.
-fn greeting(router_id: u8) -> Vec<u8> {
+/// What a neighbor says first: an OPEN with these families of AFI 1 and a four-octet AS number, and a KEEPALIVE.
+fn greeting(router_id: u8, safis: &[u8]) -> Vec<u8> {
+    let mut capabilities: Vec<u8> = safis.iter().flat_map(|safi| [1, 4, 0, 1, 0, *safi]).collect();
+    capabilities.extend([65, 4]);
+    capabilities.extend(ASN.0.to_be_bytes());
+    let length = u8::try_from(capabilities.len()).unwrap();
     let mut open = vec![0xff; 16];
-    open.extend([0, 43, 1, 4]);
+    open.extend([0, 31 + length, 1, 4]);
     open.extend(23456u16.to_be_bytes());
-    open.extend([0, 90, 192, 0, 2, router_id, 14, 2, 12, 1, 4, 0, 1, 0, 128, 65, 4]);
-    open.extend(ASN.0.to_be_bytes());
+    open.extend([0, 90, 192, 0, 2, router_id, length + 2, 2, length]);
+    open.extend(capabilities);
     open.extend([0xff; 16]);
     open.extend([0, 19, 4]);
     open
 }
+
+/// Reads until these octets have come, and returns all that came.
+async fn read_until(stream: &mut TcpStream, last: &[u8]) -> Vec<u8> {
+    let (mut octets, mut piece) = (Vec::new(), [0; 4096]);
+    while !octets.windows(last.len()).any(|window| window == last) {
+        let read = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut piece)).await;
+        let read = read.expect("the last octets never came").unwrap();
+        assert_ne!(read, 0, "closed");
+        octets.extend_from_slice(&piece[..read]);
+    }
+    octets
+}
+
+#[tokio::test]
+async fn a_neighbor_that_never_ends_its_memberships_is_told_routes_all_the_same() {
+    let (a, other) = (address(1), address(2));
+    let mut waiting = neighbor(other, a.ip());
+    waiting.passive = true;
+    let speaker = spawn(config(a, 1, vec![waiting]));
+    speaker.handle.originate(route("192.0.2.1:1:10.9.9.9/32", 4242)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(other.ip(), 0)).unwrap();
+    let mut stream = socket.connect(a).await.unwrap();
+    stream.write_all(&greeting(2, &[128, 132])).await.unwrap();
+    // ORIGIN, AS_PATH, LOCAL_PREF, and the membership that wants everything; no End-of-RIB follows.
+    let attributes = [
+        &[0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 100][..],
+        &[0x80, 14, 10, 0, 1, 132, 4, 192, 0, 2, 2, 0, 0],
+    ]
+    .concat();
+    let length = u8::try_from(attributes.len()).unwrap();
+    let update = [&[0xff; 16][..], &[0, 23 + length, 2, 0, 0, 0, length], &attributes].concat();
+    stream.write_all(&update).await.unwrap();
+    read_until(&mut stream, LAST_ROUTE).await;
+}
+
+/// Label 4242, the RD 192.0.2.1:1 and the prefix 10.9.9.9, as an UPDATE has them.
+const LAST_ROUTE: &[u8] = &[0x01, 0x09, 0x21, 0, 1, 192, 0, 2, 1, 0, 1, 10, 9, 9, 9];
 
 #[tokio::test]
 async fn a_neighbor_that_does_not_read_is_told_the_state_and_not_the_history() {
@@ -391,7 +441,7 @@ async fn a_neighbor_that_does_not_read_is_told_the_state_and_not_the_history() {
     socket.set_recv_buffer_size(4096).unwrap();
     socket.bind(SocketAddr::new(slow.ip(), 0)).unwrap();
     let mut stream = socket.connect(a).await.unwrap();
-    stream.write_all(&greeting(2)).await.unwrap();
+    stream.write_all(&greeting(2, &[128])).await.unwrap();
     until_established(&speaker).await;
 
     // Sixteen octets each at least: half a megabyte if each coming and going were told.
@@ -407,15 +457,7 @@ async fn a_neighbor_that_does_not_read_is_told_the_state_and_not_the_history() {
     }
     speaker.handle.originate(route("192.0.2.1:1:10.9.9.9/32", 4242)).await;
 
-    // Label 4242, the RD 192.0.2.1:1 and the prefix, as the last UPDATE has them.
-    let last = [0x01, 0x09, 0x21, 0, 1, 192, 0, 2, 1, 0, 1, 10, 9, 9, 9];
-    let (mut octets, mut piece) = (Vec::new(), [0; 4096]);
-    while !octets.windows(last.len()).any(|window| window == last) {
-        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut piece)).await;
-        let read = read.expect("the last route never came").unwrap();
-        assert_ne!(read, 0, "closed");
-        octets.extend_from_slice(&piece[..read]);
-    }
+    let octets = read_until(&mut stream, LAST_ROUTE).await;
     assert!(octets.len() < 200_000, "{} octets for one route", octets.len());
 }
 
@@ -428,7 +470,7 @@ async fn an_update_that_cannot_be_read_ends_its_session_and_shows_its_octets() {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(SocketAddr::new(rogue.ip(), 0)).unwrap();
     let mut stream = socket.connect(a).await.unwrap();
-    stream.write_all(&greeting(2)).await.unwrap();
+    stream.write_all(&greeting(2, &[128])).await.unwrap();
     until_established(&speaker).await;
     // Withdrawn routes of 65,535 octets in a message of 23.
     stream.write_all(&[[0xff; 16].as_slice(), &[0, 23, 2, 0xff, 0xff, 0, 0]].concat()).await.unwrap();
