@@ -174,7 +174,7 @@ fn check_end(mut ends: [End; 2], now: Instant) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn two_ribs_agree_with_the_model(changes in vec(change(), 0..60), with_memberships: bool) {

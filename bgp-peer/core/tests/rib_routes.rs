@@ -188,3 +188,39 @@ fn our_own_membership_handed_back_by_a_reflector_is_obeyed() {
     messages(&mut a, PEER);
     assert_eq!(a.peer_counts(PEER).unwrap().advertised, 1);
 }
+
+#[test]
+fn an_import_given_up_and_wanted_again_at_once_gets_its_routes_back() {
+    let now = Instant::now();
+    for is_withdrawal_sent in [false, true] {
+        let (mut a, mut b) = (rib(1), rib(2));
+        a.originate(route("65000:1:10.0.0.1/32", 16, &[RED]), now);
+        b.set_imports(imports(&[(0, &[RED])]), now);
+        connect(&mut a, &mut b, FamilySet::L3VPN, now);
+        settle(&mut a, &mut b, now);
+        b.set_imports(imports(&[(0, &[BLUE])]), now);
+        assert_eq!(b.counts().paths, 0);
+        if is_withdrawal_sent {
+            // It arrives, and before the sender acts on it, so does the new membership.
+            take(&mut a, PEER, &messages(&mut b, PEER), now);
+        }
+        b.set_imports(imports(&[(0, &[RED])]), now);
+        settle(&mut a, &mut b, now);
+        assert_eq!(b.counts().paths, 1);
+    }
+}
+
+#[test]
+fn a_membership_given_up_during_its_refresh_is_withdrawn() {
+    let now = Instant::now();
+    let (mut a, mut b) = (rib(1), rib(2));
+    b.set_imports(imports(&[(0, &[RED])]), now);
+    connect(&mut a, &mut b, FamilySet::L3VPN, now);
+    settle(&mut a, &mut b, now);
+    b.handle_route_refresh(PEER, &[0, 1, 0, 132], now).unwrap();
+    b.set_imports(imports(&[(0, &[BLUE])]), now);
+    settle(&mut a, &mut b, now);
+    let query = RouteQuery { scope: RouteScope::Received(PEER), ..RouteQuery::default() };
+    let held: Vec<String> = a.routes(&query).iter().map(|view| view.key.to_string()).collect();
+    assert_eq!(held, ["65000:target:65000:200"]);
+}

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use vrouter_types::Label;
 
+use crate::wire::attr::set::AttrSet;
 use crate::wire::nlri::RtMembership;
 use crate::{Family, FamilySet};
 
@@ -58,6 +59,11 @@ pub(super) struct AdjOut {
     pub(super) all_dirty: bool,
     /// Memberships that the neighbor has.
     pub(super) memberships: BTreeSet<RtMembership>,
+    /// Those of them that we gave up. The withdrawal goes out even if we want them again by then: their routes are gone
+    /// here, and only a new membership brings them back.
+    pub(super) memberships_given_up: BTreeSet<RtMembership>,
+    /// Those of them that it asked for again.
+    pub(super) memberships_again: BTreeSet<RtMembership>,
     /// Families whose next complete transfer ends with End-of-RIB.
     pub(super) end_of_rib: BTreeSet<Family>,
     /// Families whose refresh has yet to begin (BoRR) and to end (EoRR).
@@ -209,6 +215,20 @@ impl AdjOut {
                 self.dirty.insert(*route);
             }
         }
+    }
+
+    /// The neighbor gave up memberships, and with them the routes that it no longer wants. If it wants them again before
+    /// we have withdrawn them, it needs them again.
+    pub(super) fn given_up(&mut self, wants: impl Fn(AttrSet<'_>) -> bool, attrs: &mut AttrTable) {
+        for slot in self.slots.values_mut() {
+            if let Sent::This(id, _) = slot.sent
+                && !wants(attrs.set(id))
+            {
+                attrs.release(id);
+                slot.sent = Sent::Again;
+            }
+        }
+        self.all_dirty = true;
     }
 
     /// Forgets everything; the session is gone.

@@ -107,9 +107,13 @@ impl Rib {
         self.age(now);
         let has_grown = self.imports.set(&vrfs);
         self.import_again();
-        self.own_memberships =
-            self.imports.targets().map(|target| RtMembership::full(self.config.asn, target)).collect();
+        let targets = self.imports.targets();
+        let own = targets.map(|target| RtMembership::full(self.config.asn, target)).collect();
+        let before = std::mem::replace(&mut self.own_memberships, own);
         for peer in self.peers.values_mut() {
+            let given_up =
+                before.difference(&self.own_memberships).filter(|m| peer.out.memberships.contains(m));
+            peer.out.memberships_given_up.extend(given_up);
             peer.memberships_dirty = true;
             if has_grown && peer.memberships.is_none() {
                 peer.ask_again();

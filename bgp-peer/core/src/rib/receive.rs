@@ -106,16 +106,28 @@ impl Rib {
     }
 
     fn withdraw_all(&mut self, peer: PeerId, source: Source, routes: Nlris<'_>) {
+        if routes.family() == Family::Rtc {
+            return self.withdraw_memberships(peer, routes);
+        }
         for route in routes {
-            match route {
-                Nlri::Vpn(key, _) => self.take_path(key, source),
-                Nlri::Rtc(membership) => {
-                    let Some(state) = self.peers.get_mut(&peer) else { return };
-                    let changed = state.memberships.as_mut().is_some_and(|all| all.remove(membership));
-                    state.out.all_dirty |= changed;
-                }
-                Nlri::Unicast(_) => {}
+            if let Nlri::Vpn(key, _) = route {
+                self.take_path(key, source);
             }
+        }
+    }
+
+    fn withdraw_memberships(&mut self, peer: PeerId, routes: Nlris<'_>) {
+        let Some(Peer { memberships: Some(memberships), out, .. }) = self.peers.get_mut(&peer) else {
+            return;
+        };
+        let mut changed = false;
+        for route in routes {
+            if let Nlri::Rtc(membership) = route {
+                changed |= memberships.remove(membership);
+            }
+        }
+        if changed {
+            out.given_up(|set| memberships.want(set), &mut self.attrs);
         }
     }
 
@@ -127,8 +139,7 @@ impl Rib {
         let is_loop = clusters.contains(&self.config.cluster_id.octets())
             || attributes.as_path.is_some_and(|path| path.numbers().any(|asn| asn == self.config.asn));
         if update.malformed.is_some() || is_loop {
-            let source = peer.into();
-            return self.withdraw_all(peer, source, routes);
+            return self.withdraw_memberships(peer, routes);
         }
         let Some(Peer { memberships: Some(memberships), out, .. }) = self.peers.get_mut(&peer) else {
             return;
@@ -156,7 +167,7 @@ impl Rib {
     fn send_again(&mut self, peer: PeerId, family: Family) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         if family == Family::Rtc {
-            state.out.memberships.retain(|membership| !self.own_memberships.contains(membership));
+            state.out.memberships_again.clone_from(&state.out.memberships);
             state.memberships_dirty = true;
         } else {
             state.out.send_again(family, &self.table, &mut self.attrs);
@@ -182,8 +193,10 @@ impl Rib {
     /// RFC 7313 §4: what was not announced again is gone.
     fn end_refresh(&mut self, peer: PeerId, family: Family) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
-            state.out.all_dirty |= memberships.end_refresh();
+        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships)
+            && memberships.end_refresh()
+        {
+            state.out.given_up(|set| memberships.want(set), &mut self.attrs);
         }
         let source = state.source;
         if VPN.contains(&family) {

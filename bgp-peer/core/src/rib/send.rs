@@ -90,19 +90,23 @@ impl Peer {
             return false;
         }
         let limit = message_limit(&self.session);
-        let known = &mut self.out.memberships;
-        let gone: Vec<RtMembership> = known.difference(own).copied().collect();
-        if !gone.is_empty() {
+        let (known, given_up) = (&mut self.out.memberships, &mut self.out.memberships_given_up);
+        if !given_up.is_empty() {
             let mut message = UpdateWriter::withdraw(out, Family::Rtc, limit);
-            let fitting = gone.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership)));
-            fitting.for_each(|membership| {
-                known.remove(&membership);
-            });
+            while let Some(membership) = given_up.first()
+                && message.push(&Nlri::Rtc(*membership))
+            {
+                known.remove(membership);
+                given_up.pop_first();
+            }
             return message.finish() > 0;
         }
-        let new: Vec<RtMembership> = own.difference(known).copied().collect();
-        self.memberships_dirty = !new.is_empty();
-        if new.is_empty() {
+        let again = &mut self.out.memberships_again;
+        let is_due = |m: &&RtMembership| !known.contains(m) || again.contains(m);
+        let due: Vec<RtMembership> = own.iter().filter(is_due).copied().collect();
+        self.memberships_dirty = !due.is_empty();
+        if due.is_empty() {
+            again.clear();
             return false;
         }
         let next_hop = config.router_id.into();
@@ -110,8 +114,10 @@ impl Peer {
         let mut exported = Vec::new();
         AttrSet::new(octets).export(Family::Rtc, &self.session, &mut exported);
         let mut message = UpdateWriter::announce(out, Family::Rtc, next_hop, &exported, limit);
-        let fitting = new.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership)));
-        known.extend(fitting);
+        for membership in due.into_iter().take_while(|membership| message.push(&Nlri::Rtc(*membership))) {
+            again.remove(&membership);
+            known.insert(membership);
+        }
         message.finish() > 0
     }
 
