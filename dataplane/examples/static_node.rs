@@ -55,6 +55,7 @@ impl Node {
             "underlay" => self.underlay = Some(next()?.parse()?),
             "encap" => self.encap = next()?.parse()?,
             "mtu" => self.mtu = next()?.parse()?,
+            "buffer" => self.config.socket_buffer = next()?.parse()?,
             "workers" => self.config.workers = Some(next()?.parse()?),
             "pool" => self.config.entropy_ports = next()?.parse()?,
             "host" => self.config.host_interface = Some(next()?),

@@ -2,13 +2,52 @@
 //! [`sys`](crate::sys) hands the octets over.
 
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 /// Control messages that we send: segment size and traffic class.
 pub(crate) const SEND_CONTROL: usize = 48;
 /// Control messages that we receive: the same two, and room for what the kernel may add.
 pub(crate) const RECV_CONTROL: usize = 96;
+
+/// A socket address of either family, as the kernel lays it out:
+///
+/// ```text
+///  0         2        4             8                     24         28
+///  | family  | port   | IPv4 address|
+///  | family  | port   | flow info   | IPv6 address        | scope    |   family in the machine's order
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub(crate) struct Name([u8; 28]);
+
+impl Name {
+    /// No address.
+    pub(crate) const NONE: Name = Name([0; 28]);
+
+    /// Writes an address, and tells how long it is.
+    pub(crate) fn set(&mut self, address: IpAddr, port: u16) -> libc::socklen_t {
+        *self = Name::NONE;
+        let (family, len) = if address.is_ipv4() { (libc::AF_INET, 16) } else { (libc::AF_INET6, 28) };
+        self.0[..2].copy_from_slice(&u16::try_from(family).unwrap_or(0).to_ne_bytes());
+        self.0[2..4].copy_from_slice(&port.to_be_bytes());
+        match address {
+            IpAddr::V4(address) => self.0[4..8].copy_from_slice(&address.octets()),
+            IpAddr::V6(address) => self.0[8..24].copy_from_slice(&address.octets()),
+        }
+        len
+    }
+
+    /// The address, if it is an Internet address.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        let [f0, f1, _, _, a, b, c, d, v6 @ ..] = self.0;
+        match i32::from(u16::from_ne_bytes([f0, f1])) {
+            libc::AF_INET => Some(Ipv4Addr::new(a, b, c, d).into()),
+            libc::AF_INET6 => v6.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets).into()),
+            _ => None,
+        }
+    }
+}
 
 /// What came with a received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -19,6 +58,8 @@ pub(crate) struct Received {
     pub(crate) segment: usize,
     pub(crate) tos: u8,
     pub(crate) truncated: bool,
+    /// A VLAN tag that the kernel took off.
+    pub(crate) vlan: bool,
 }
 
 /// One message to send: pieces of memory, gathered.
@@ -32,6 +73,10 @@ pub(crate) struct Message {
     pub(crate) segment: u16,
     pub(crate) tos: u8,
 }
+
+/// From the kernel's uapi linux/if_packet.h.
+pub(crate) const PACKET_AUXDATA: i32 = 8;
+const STATUS_VLAN: i32 = 1 << 4;
 
 /// Octets of a control message's header, and what lengths are rounded up to.
 const CONTROL_HEADER: usize = mem::size_of::<libc::cmsghdr>();
@@ -65,6 +110,8 @@ pub(crate) fn read_control(mut octets: &[u8], received: &mut Received) {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 received.tos = u8::try_from(number(CONTROL_HEADER)).unwrap_or(0);
             }
+            // struct tpacket_auxdata begins with its status.
+            (libc::SOL_PACKET, PACKET_AUXDATA) => received.vlan = number(CONTROL_HEADER) & STATUS_VLAN != 0,
             _ => {}
         }
         octets = octets.get(len.next_multiple_of(CONTROL_ALIGN)..).unwrap_or_default();
@@ -110,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_laid_out_as_the_kernel_has_them() {
+        let mut name = Name::NONE;
+        assert_eq!(name.address(), None);
+        for (text, len) in [("192.0.2.1", 16), ("2001:db8::1", 28)] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(name.set(address, 6635), len);
+            assert_eq!(name.address(), Some(address));
+            assert_eq!(name.0[2..4], [0x19, 0xeb]);
+        }
+    }
+
+    #[test]
     fn segment_size_and_traffic_class_are_found_among_others() {
         let octets = [
             control(libc::SOL_SOCKET, libc::SCM_TIMESTAMP, &[9; 16]),
@@ -122,6 +181,9 @@ mod tests {
         let mut received = Received::default();
         read_control(&control(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &3i32.to_ne_bytes()), &mut received);
         assert_eq!(received.tos, 3);
+        let auxdata = [&STATUS_VLAN.to_ne_bytes()[..], &[0; 16]].concat();
+        read_control(&control(libc::SOL_PACKET, PACKET_AUXDATA, &auxdata), &mut received);
+        assert!(received.vlan);
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Dataplane {
             underlay: None,
             host,
             drops: Arc::new(Drops::default()),
+            datagrams: Arc::new(AtomicBool::new(true)),
         };
         let snapshots = Arc::new(ArcSwap::from_pointee(snapshot.with_fib(fib)));
         let (mut dataplane, count) = {
@@ -228,7 +229,9 @@ impl Dataplane {
         let publishing = self.lock();
         let old = self.snapshots.load_full();
         let Some(link) = old.port(port) else { return };
-        self.snapshots.store(Arc::new(old.with_port(port, None)));
+        let next = old.with_port(port, None);
+        let last = next.ports.iter().flatten().next().is_none();
+        self.snapshots.store(Arc::new(next));
         if let Some(worker) = self.worker_of(port) {
             let _ = worker.shared.epoll.remove(link.fd());
         }
@@ -236,6 +239,9 @@ impl Dataplane {
         self.wake_all();
         // The interface may be gone already, and its chain with it.
         let _ = guard::let_host_in(link.interface());
+        if last {
+            let _ = guard::clear();
+        }
         info!(%port, interface = link.interface(), "port closed");
     }
 
@@ -279,7 +285,10 @@ impl Dataplane {
     /// What the kernel does for us, as an operator would read it.
     pub fn offloads(&self) -> Vec<String> {
         let snapshot = self.snapshots.load();
-        let mut offloads = vec!["ports: superframes through virtio-net headers".to_owned()];
+        let mut offloads = vec!["ports: TCP superframes".to_owned()];
+        if snapshot.datagrams.load(Ordering::Relaxed) {
+            offloads.push("ports: UDP superframes".to_owned());
+        }
         offloads.extend(snapshot.host.iter().flat_map(|host| host.offloads.clone()));
         offloads.extend(snapshot.underlay.iter().flat_map(|underlay| underlay.offloads()));
         offloads

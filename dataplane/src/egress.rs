@@ -47,6 +47,8 @@ struct Load {
     packets: usize,
     octets: usize,
     open: bool,
+    /// Datagrams that coalescing has made one superframe of.
+    joined: bool,
 }
 
 #[derive(Debug)]
@@ -78,12 +80,13 @@ impl Egress {
         Egress { queues: Vec::new(), used: 0, sender: Sender::new(BATCH, 4 * MAX_PIECES) }
     }
 
-    /// Begins a message for a port or the host, which stands for so many packets.
-    pub(crate) fn begin(&mut self, target: Target, packets: usize) {
+    /// Begins a message for a port or the host, which stands for so many packets; `joined` if those are datagrams that
+    /// we have made one superframe of.
+    pub(crate) fn begin(&mut self, target: Target, packets: usize, joined: bool) {
         let queue = self.queue(target);
         let at = queue.pieces.len();
         queue.messages.push(Message { pieces: at..at, to: None, segment: 0, tos: 0 });
-        queue.loads.push(Load { tunnel: None, segment: 0, packets, octets: 0, open: false });
+        queue.loads.push(Load { tunnel: None, segment: 0, packets, octets: 0, open: false, joined });
     }
 
     /// Adds a piece to the message begun last for this target.
@@ -123,7 +126,8 @@ impl Egress {
         let to = Some((slice.remote, port));
         queue.messages.push(Message { pieces: at..at + pieces.len(), to, segment: 0, tos: slice.tos });
         let open = slice.target != Target::Gre;
-        queue.loads.push(Load { tunnel: Some(slice.tunnel), segment: len, packets: 1, octets: len, open });
+        let (tunnel, joined) = (Some(slice.tunnel), false);
+        queue.loads.push(Load { tunnel, segment: len, packets: 1, octets: len, open, joined });
         queue.pieces.extend(pieces);
     }
 
@@ -214,7 +218,8 @@ impl Flush<'_> {
         let Some(host) = &self.snapshot.host else { return self.drop_rest(queue, 0, DropReason::HostClosed) };
         for (message, load) in queue.messages.iter().zip(&queue.loads) {
             let pieces = queue.pieces.get(message.pieces.clone()).unwrap_or_default();
-            if self.sender.write(host.fd(), self.memory, pieces).is_err() {
+            if let Err(error) = self.sender.write(host.fd(), self.memory, pieces) {
+                self.judge_joined(&error, Some(load));
                 self.dropped(queue, load, DropReason::SendFailed);
             }
         }
@@ -246,6 +251,7 @@ impl Flush<'_> {
                     }
                     refusal => {
                         let load = queue.loads.get(at);
+                        self.judge_joined(&error, load);
                         let reason = match refusal {
                             Refusal::Drop(reason) => reason,
                             _ => DropReason::SendFailed,
@@ -276,6 +282,13 @@ impl Flush<'_> {
             self.dropped(queue, &lost, DropReason::SendFailed);
         }
         self.count_tunnel(&Load { packets: sent, ..*load });
+    }
+
+    /// A kernel that refuses what we have joined gets datagrams one by one from now on.
+    fn judge_joined(&self, error: &io::Error, load: Option<&Load>) {
+        if error.raw_os_error() == Some(libc::EINVAL) && load.is_some_and(|load| load.joined) {
+            self.snapshot.datagrams.store(false, Relaxed);
+        }
     }
 
     fn count_sent(&self, queue: &Queue, sent: Range<usize>) {

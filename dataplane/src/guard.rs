@@ -56,6 +56,11 @@ pub(crate) fn let_host_in(interface: &str) -> io::Result<()> {
     transact(&[message(libc::NFT_MSG_DELCHAIN, 0, &chain_name(interface))])
 }
 
+/// Takes the table away, when no port is left.
+pub(crate) fn clear() -> io::Result<()> {
+    transact(&[message(libc::NFT_MSG_DELTABLE, 0, &attribute(NFTA_TABLE_NAME, &text(TABLE)))])
+}
+
 fn switch_ipv6_off(interface: &str) -> io::Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     match std::fs::write(path, "1") {

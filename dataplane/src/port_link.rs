@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::cmsg::PACKET_AUXDATA;
 use crate::counters::PortStats;
 use crate::sys::{self, IfIndex};
 
@@ -39,6 +40,8 @@ impl PortLink {
         let fd = socket.as_fd();
         sys::set_option(fd, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
         sys::set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        // The kernel takes VLAN tags off; only this tells that there was one.
+        sys::set_option(fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
         // A veth has no queue to honour; where there is one, skipping it costs nothing but its shaping.
         let _ = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1);
         set_buffers(fd, buffer);

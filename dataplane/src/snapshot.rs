@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use dataplane_core::{DropReason, Fib, TunnelId};
 use vrouter_types::{Encap, PortId};
@@ -28,6 +29,8 @@ pub(crate) struct Snapshot {
     pub(crate) underlay: Option<Arc<Underlay>>,
     pub(crate) host: Option<Arc<HostLink>>,
     pub(crate) drops: Arc<Drops>,
+    /// Cleared where the kernel refuses superframes of datagrams, as before Linux 6.2.
+    pub(crate) datagrams: Arc<AtomicBool>,
 }
 
 impl Snapshot {

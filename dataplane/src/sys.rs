@@ -4,12 +4,11 @@
 use std::ffi::CString;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use crate::cmsg::{Message, RECV_CONTROL, Received, SEND_CONTROL, read_control, write_controls};
+use crate::cmsg::{Message, Name, RECV_CONTROL, Received, SEND_CONTROL, read_control, write_controls};
 
 /// Interface indexes are positive; zero names none.
 pub(crate) type IfIndex = u32;
@@ -197,54 +196,6 @@ impl Epoll {
     }
 }
 
-/// An address that the kernel reads or writes, of either family.
-#[derive(Clone, Copy)]
-#[repr(C)]
-union Name {
-    v4: libc::sockaddr_in,
-    v6: libc::sockaddr_in6,
-}
-
-const NO_NAME: Name = Name {
-    v6: libc::sockaddr_in6 {
-        sin6_family: 0,
-        sin6_port: 0,
-        sin6_flowinfo: 0,
-        sin6_addr: libc::in6_addr { s6_addr: [0; 16] },
-        sin6_scope_id: 0,
-    },
-};
-
-impl Name {
-    fn set(&mut self, address: IpAddr, port: u16) -> libc::socklen_t {
-        *self = NO_NAME;
-        match address {
-            IpAddr::V4(address) => {
-                self.v4.sin_family = family(libc::AF_INET);
-                self.v4.sin_port = port.to_be();
-                self.v4.sin_addr.s_addr = u32::from_ne_bytes(address.octets());
-                size::<libc::sockaddr_in>()
-            }
-            IpAddr::V6(address) => {
-                self.v6.sin6_family = family(libc::AF_INET6);
-                self.v6.sin6_port = port.to_be();
-                self.v6.sin6_addr.s6_addr = address.octets();
-                size::<libc::sockaddr_in6>()
-            }
-        }
-    }
-
-    fn address(&self) -> Option<IpAddr> {
-        // SAFETY: both members begin with the family, and every octet of the union is always initialised.
-        let (family, v4, v6) = unsafe { (self.v4.sin_family, self.v4.sin_addr, self.v6.sin6_addr) };
-        match libc::c_int::from(family) {
-            libc::AF_INET => Some(Ipv4Addr::from(v4.s_addr.to_ne_bytes()).into()),
-            libc::AF_INET6 => Some(Ipv6Addr::from(v6.s6_addr).into()),
-            _ => None,
-        }
-    }
-}
-
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Control<const N: usize>([u8; N]);
@@ -264,7 +215,7 @@ impl<const N: usize> Batch<N> {
         Batch {
             messages: vec![message; messages],
             pieces: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; pieces],
-            names: vec![NO_NAME; messages],
+            names: vec![Name::NONE; messages],
             controls: vec![Control([0; N]); messages],
         }
     }
@@ -291,7 +242,7 @@ impl Receiver {
         let slots = messages.len().min(memory.len() / stride.max(1));
         for (slot, octets) in memory.chunks_exact_mut(stride.max(1)).take(slots).enumerate() {
             pieces[slot] = libc::iovec { iov_base: octets.as_mut_ptr().cast(), iov_len: octets.len() };
-            names[slot] = NO_NAME;
+            names[slot] = Name::NONE;
             let header = &mut messages[slot].msg_hdr;
             header.msg_name = ptr::from_mut(&mut names[slot]).cast();
             header.msg_namelen = size::<Name>();

@@ -153,6 +153,7 @@ impl Worker {
         let elapsed = self.clock.elapsed();
         self.state.now_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let snapshot = Arc::clone(self.snapshots.load());
+        self.coalescer.join_datagrams(snapshot.datagrams.load(Ordering::Relaxed));
         for event in ready {
             match Token::read(event.token) {
                 Token::Wake => self.shared.woken(),
@@ -210,6 +211,9 @@ impl Worker {
         let frame = at + VNET_HEADER_LEN;
         if message.truncated || message.len > STRIDE {
             return Err(DropReason::TruncatedReceive);
+        }
+        if message.vlan {
+            return Err(DropReason::Vlan);
         }
         let mut header = [0; VNET_HEADER_LEN];
         match self.memory.get(at..frame) {

@@ -78,6 +78,7 @@ pub struct Coalescer {
     pieces: Vec<Piece>,
     table: Box<[Slot]>,
     epoch: u32,
+    datagrams: bool,
 }
 
 impl Group {
@@ -95,14 +96,23 @@ impl Coalescer {
             pieces: Vec::with_capacity(packets),
             table: vec![Slot { epoch: 0, group: 0 }; 1 << TABLE_BITS].into_boxed_slice(),
             epoch: 1,
+            datagrams: true,
         }
+    }
+
+    /// Whether UDP datagrams are joined. Kernels before Linux 6.2 do not take superframes of them.
+    pub fn join_datagrams(&mut self, join: bool) {
+        self.datagrams = join;
     }
 
     /// Adds the packet at `range` of `memory`, which begins at its IP header and whose virtio-net offsets count from
     /// there. The caller asks [`Coalescer::is_full`] before.
     pub fn push(&mut self, memory: &[u8], port: u32, range: Range<usize>, vnet: &VnetHeader) {
         let bytes = memory.get(range.clone()).unwrap_or_default();
-        let candidate = Candidate::read(bytes, range.start, vnet);
+        let mut candidate = Candidate::read(bytes, range.start, vnet);
+        if candidate.join == Join::Udp && !self.datagrams {
+            candidate.join = Join::Never;
+        }
         let slot = (candidate.hash(port) >> (32 - TABLE_BITS)) as usize;
         match candidate.join {
             // Whose flow it is cannot be told cheaply: nothing may overtake it.

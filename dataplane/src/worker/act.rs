@@ -1,6 +1,7 @@
 //! What a verdict asks for: slices for tunnels, groups for ports and the host, replies.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane_core::segment::{Headers, SegmentError, Slice, Step, label_entry, segment};
 use dataplane_core::vnet::VNET_HEADER_LEN;
@@ -53,36 +54,21 @@ impl Worker {
         prefix[VNET_HEADER_LEN..].copy_from_slice(&ethernet(snapshot, port, v6));
         let target = Target::Port(port.id);
         self.cut(snapshot, &prefix, usize::from(port.mtu), true, packet, |worker, [header, payload]| {
-            worker.egress.begin(target, 1);
+            worker.egress.begin(target, 1, false);
             worker.egress.add(target, header);
             worker.egress.add(target, payload);
         });
     }
 
     fn send_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
-        let Some(tunnel) = snapshot.fib.tunnel(push.tunnel) else {
-            return snapshot.drop_packets(DropReason::NoTunnel, packet.from, 1);
-        };
-        let Some(underlay) = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6())
-        else {
-            return snapshot.drop_packets(DropReason::NoUnderlay, packet.from, 1);
+        let (prefix, slice) = match tunnel_slice(snapshot, push) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return snapshot.drop_packets(reason, packet.from, 1),
         };
         let learned = snapshot.tunnel(push.tunnel).and_then(|stats| stats.path_mtu(self.now_ms()));
         let mtu = learned.map_or(push.mtu, |learned| learned.min(push.mtu));
-        let entry = label_entry(push.label, push.tos >> 5, push.ttl);
-        let (mut prefix, mut len, target) = ([0; 8], 4, Target::Udp(underlay.pool_index(push.entropy)));
-        prefix[..4].copy_from_slice(&entry);
-        let target = if tunnel.encap == Encap::MplsOverGre {
-            prefix[..4].copy_from_slice(&gre::HEADER);
-            prefix[4..].copy_from_slice(&entry);
-            len = 8;
-            Target::Gre
-        } else {
-            target
-        };
-        let slice = TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos };
-        let segments = underlay.segments.load(std::sync::atomic::Ordering::Relaxed);
-        self.cut(snapshot, &prefix[..len], usize::from(mtu), push.fragment, packet, |worker, pieces| {
+        let segments = snapshot.underlay.as_ref().is_some_and(|underlay| underlay.segments.load(Relaxed));
+        self.cut(snapshot, prefix.octets(), usize::from(mtu), push.fragment, packet, |worker, pieces| {
             worker.egress.add_slice(slice, segments, pieces);
         });
     }
@@ -125,7 +111,8 @@ impl Worker {
         }
         let vnet = VnetHeader::NONE.encode();
         let len = self.state.reply.bytes().len();
-        if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN {
+        // And room for the headers of a tunnel behind it.
+        if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN + gre::HEADER.len() + 4 {
             self.flush(snapshot);
         }
         let start = HEADS_AT + self.heads_used;
@@ -142,41 +129,22 @@ impl Worker {
                 return self.reply_to_tunnel(snapshot, push, range);
             }
         };
-        self.egress.begin(target, 1);
+        self.egress.begin(target, 1, false);
         self.egress.add(target, whole);
     }
 
-    /// A reply lies among the headers, where slices cannot refer to; it moves to where nothing else is.
-    fn reply_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, range: Range<usize>) {
-        let Some(tunnel) = snapshot.fib.tunnel(push.tunnel).copied() else { return };
-        let Some(underlay) = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6())
-        else {
-            return snapshot.drop_packets(DropReason::NoUnderlay, None, 1);
+    /// A reply lies among the headers already, so it is no frame to be cut: it is short enough as it is.
+    fn reply_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, reply: Range<usize>) {
+        let (prefix, slice) = match tunnel_slice(snapshot, push) {
+            Ok(tunnel) => tunnel,
+            Err(reason) => return snapshot.drop_packets(reason, None, 1),
         };
-        let entry = label_entry(push.label, push.tos >> 5, push.ttl);
-        let udp = tunnel.encap == Encap::MplsOverUdp;
-        let (target, front) = if udp {
-            (Target::Udp(underlay.pool_index(push.entropy)), [entry, [0; 4]])
-        } else {
-            (Target::Gre, [gre::HEADER, entry])
-        };
-        let front = front.as_flattened();
-        let front = if udp { &front[..4] } else { front };
-        let Some(header) = self.put(snapshot, front) else { return };
-        let slice = TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos };
-        self.egress.add_slice(slice, false, [header, range]);
-    }
-
-    fn put(&mut self, snapshot: &Snapshot, octets: &[u8]) -> Option<Range<usize>> {
-        let start = HEADS_AT + self.heads_used;
-        let range = start..start + octets.len();
-        let Some(room) = self.memory.get_mut(range.clone()) else {
-            self.flush(snapshot);
-            return None;
-        };
-        room.copy_from_slice(octets);
-        self.heads_used += octets.len();
-        Some(range)
+        let (start, prefix) = (HEADS_AT + self.heads_used, prefix.octets());
+        let header = start..start + prefix.len();
+        let Some(room) = self.memory.get_mut(header.clone()) else { return };
+        room.copy_from_slice(prefix);
+        self.heads_used += prefix.len();
+        self.egress.add_slice(slice, false, [header, reply]);
     }
 
     /// Sends all that the batch has produced.
@@ -204,11 +172,17 @@ impl Worker {
             let (target, link) = if group.port == HOST {
                 (Target::Host, None)
             } else {
-                let Some(port) = snapshot.fib.port(id) else { continue };
+                let Some(port) = snapshot.fib.port(id) else {
+                    snapshot.drop_packets(DropReason::UnknownPort, None, u64::from(group.packets));
+                    continue;
+                };
                 (Target::Port(id), Some(ethernet(snapshot, port, self.is_v6(group.at()))))
             };
-            let Some(header) = self.write_group(&group, link) else { continue };
-            self.egress.begin(target, packets);
+            let Some((header, gso)) = self.write_group(&group, link) else {
+                snapshot.drop_packets(DropReason::SegmentFailed, None, u64::from(group.packets));
+                continue;
+            };
+            self.egress.begin(target, packets, packets > 1 && gso == Gso::UdpL4);
             self.egress.add(target, header);
             for piece in self.coalescer.payload(&group) {
                 self.egress.add(target, piece);
@@ -222,7 +196,7 @@ impl Worker {
         &mut self,
         group: &coalesce::Group,
         link: Option<[u8; ETHERNET_LEN]>,
-    ) -> Option<Range<usize>> {
+    ) -> Option<(Range<usize>, Gso)> {
         let link_len = link.map_or(0, |_| ETHERNET_LEN);
         let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
         let room = heads.get_mut(self.heads_used..)?;
@@ -240,12 +214,39 @@ impl Worker {
         }
         let start = HEADS_AT + self.heads_used;
         self.heads_used += VNET_HEADER_LEN + link_len + len;
-        Some(start..HEADS_AT + self.heads_used)
+        Some((start..HEADS_AT + self.heads_used, vnet.gso))
     }
 
     fn is_v6(&self, at: usize) -> bool {
         self.memory.get(at).is_some_and(|first| first >> 4 == 6)
     }
+}
+
+/// A label, behind a GRE header or not.
+struct Prefix([u8; 8], usize);
+
+impl Prefix {
+    fn octets(&self) -> &[u8] {
+        self.0.get(..self.1).unwrap_or_default()
+    }
+}
+
+/// What stands in front of a packet for this tunnel, and which way it goes.
+fn tunnel_slice(snapshot: &Snapshot, push: Push) -> Result<(Prefix, TunnelSlice), DropReason> {
+    let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
+    let underlay = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6());
+    let underlay = underlay.ok_or(DropReason::NoUnderlay)?;
+    let [a, b, c, d] = label_entry(push.label, push.tos >> 5, push.ttl);
+    let (prefix, target) = match tunnel.encap {
+        Encap::MplsOverUdp => {
+            (Prefix([a, b, c, d, 0, 0, 0, 0], 4), Target::Udp(underlay.pool_index(push.entropy)))
+        }
+        Encap::MplsOverGre => {
+            let [g, h, i, j] = gre::HEADER;
+            (Prefix([g, h, i, j, a, b, c, d], 8), Target::Gre)
+        }
+    };
+    Ok((prefix, TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos }))
 }
 
 /// From the gateway to the workload.

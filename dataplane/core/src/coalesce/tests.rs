@@ -148,6 +148,15 @@ fn a_datagram_without_checksum_stays_without() {
 }
 
 #[test]
+fn datagrams_pass_alone_where_the_kernel_takes_no_superframes_of_them() {
+    let batch = Batch::new(&packets(&shape(false, 300, 100)));
+    let mut coalescer = Coalescer::new(3);
+    coalescer.join_datagrams(false);
+    batch.packets.iter().for_each(|range| coalescer.push(&batch.memory, 0, range.clone(), &VnetHeader::NONE));
+    assert_eq!(coalescer.groups().len(), 3);
+}
+
+#[test]
 fn ports_are_kept_apart() {
     let all = packets(&shape(true, 400, 100));
     let out = Batch::new(&all).run(|index| u32::from(index >= 2));
