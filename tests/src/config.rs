@@ -8,7 +8,7 @@ use std::path::Path;
 #[derive(Debug, Clone, Default)]
 pub struct AgentConfig {
     asn: u32,
-    underlay: Option<IpAddr>,
+    underlay: Option<String>,
     listen: String,
     encapsulations: Vec<String>,
     accept_from: Vec<String>,
@@ -34,7 +34,13 @@ impl AgentConfig {
 
     /// Tunnels from this address instead of the node's IPv4 address. The router ID stays the latter.
     pub fn underlay(mut self, address: IpAddr) -> AgentConfig {
-        self.underlay = Some(address);
+        self.underlay = Some(format!("address = \"{address}\""));
+        self
+    }
+
+    /// Tunnels from whatever address this interface has.
+    pub fn underlay_interface(mut self, interface: &str) -> AgentConfig {
+        self.underlay = Some(format!("interface = \"{interface}\""));
         self
     }
 
@@ -77,10 +83,10 @@ impl AgentConfig {
     pub fn to_toml(&self, name: &str, address: IpAddr, directory: &Path) -> String {
         let AgentConfig { asn, underlay, listen, encapsulations, accept_from, sections } = self;
         let directory = directory.display();
-        let underlay = underlay.unwrap_or(address);
+        let underlay = underlay.clone().unwrap_or_else(|| format!("address = \"{address}\""));
         format!(
             "[agent]\nname = \"{name}\"\nsocket = \"{directory}/agent.sock\"\nstate-dir = \"{directory}/state\"\n\n\
-             [underlay]\naddress = \"{underlay}\"\nencapsulations = {encapsulations:?}\naccept-from = {accept_from:?}\n\n\
+             [underlay]\n{underlay}\nencapsulations = {encapsulations:?}\naccept-from = {accept_from:?}\n\n\
              [bgp]\nasn = {asn}\nrouter-id = \"{address}\"\nlisten = \"{listen}\"\n\n{sections}"
         )
     }

@@ -232,4 +232,26 @@ impl Node {
         }
         drops
     }
+
+    /// Does something and answers which drop counters moved by it, and by how much, once `wanted` is among them.
+    ///
+    /// # Panics
+    /// When `wanted` does not move.
+    pub fn faults_of(&self, wanted: &str, work: impl FnOnce()) -> BTreeMap<String, u64> {
+        let before = self.faults();
+        work();
+        let moved = || {
+            let mut after = self.faults();
+            for (reason, packets) in &mut after {
+                *packets -= before.get(reason).copied().unwrap_or_default();
+            }
+            after.retain(|_, packets| *packets > 0);
+            after
+        };
+        wait_for(&format!("{}: the counter {wanted} to move", self.name), PATIENCE, || {
+            let moved = moved();
+            if moved.contains_key(wanted) { Ok(()) } else { Err(moved) }
+        });
+        moved()
+    }
 }

@@ -6,12 +6,15 @@
 //!  outer:  UDP to port 6635, or GRE 0x0000 0x8847      RFC 7510, RFC 4023
 //! ```
 
-use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use vrouter_types::MacAddr;
 
 use crate::netns::Namespace;
+use crate::sys;
 
 /// The UDP port of MPLS (RFC 7510 §3).
 pub const MPLS_PORT: u16 = 6635;
@@ -91,6 +94,51 @@ pub fn stack_entry(label: u32, bottom: bool, ttl: u8) -> [u8; 4] {
 /// The four-octet GRE header for MPLS (RFC 4023 §3), in front of a labelled packet.
 pub fn gre(labelled: &[u8]) -> Vec<u8> {
     [&[0, 0, 0x88, 0x47], labelled].concat()
+}
+
+/// An Ethernet frame.
+pub fn ethernet(to: MacAddr, from: MacAddr, kind: u16, payload: &[u8]) -> Vec<u8> {
+    [&to.0[..], &from.0, &kind.to_be_bytes(), payload].concat()
+}
+
+/// An ARP request of a host for an IPv4 address (RFC 826).
+pub fn arp_request(mac: MacAddr, from: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    packet.extend(mac.0);
+    packet.extend(from.octets());
+    packet.extend([0; 6]);
+    packet.extend(target.octets());
+    packet
+}
+
+/// A neighbour solicitation of a host for an IPv6 address, as an IPv6 packet to the target's solicited-node group
+/// (RFC 4861 §4.3).
+///
+/// # Panics
+/// Never: the message has a fixed length.
+pub fn neighbour_solicitation(mac: MacAddr, from: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let octets = target.octets();
+    let group =
+        Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, octets[13], octets[14], octets[15]]);
+    let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
+    message.extend(octets);
+    message.extend([1, 1]);
+    message.extend(mac.0);
+    let mut pseudo = [from.octets(), group.octets()].concat();
+    pseudo.extend([0, 0, 0, 32, 0, 0, 0, 58]);
+    let sum = checksum(&message, u32::from(!checksum(&pseudo, 0))).to_be_bytes();
+    message[2..4].copy_from_slice(&sum);
+    ip_packet(from.into(), group.into(), 58, 255, &message)
+}
+
+/// Sends a frame from an interface of a namespace, as it is.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn send_frame(from: &Namespace, interface: &str, frame: &[u8]) -> io::Result<()> {
+    let index = from.netlink(|netlink| netlink.link(interface)).index;
+    let mut socket = from.run(|| sys::packet_socket(index, Duration::from_secs(1)))?;
+    socket.write_all(frame)
 }
 
 /// Sends octets as a UDP datagram to the MPLS port of another provider edge.

@@ -30,25 +30,6 @@ fn scene(lab: &Lab) -> Scene {
     Scene { node, pod, label, edge, stranger }
 }
 
-/// Runs something and says which drop counters moved, and by how much.
-fn moved(node: &Node, wanted: &str, work: impl FnOnce()) -> BTreeMap<String, u64> {
-    let before = node.faults();
-    work();
-    let difference = || {
-        let after = node.faults();
-        let moved = after.into_iter().map(|(reason, packets)| {
-            let packets = packets - before.get(&reason).copied().unwrap_or_default();
-            (reason, packets)
-        });
-        moved.filter(|(_, packets)| *packets > 0).collect::<BTreeMap<_, _>>()
-    };
-    wait_for(&format!("the counter {wanted} to move"), PATIENCE, || {
-        let moved = difference();
-        if moved.contains_key(wanted) { Ok(()) } else { Err(moved) }
-    });
-    difference()
-}
-
 fn only(reason: &str) -> BTreeMap<String, u64> {
     BTreeMap::from([(reason.to_owned(), 1)])
 }
@@ -107,9 +88,10 @@ fn each_bad_packet_moves_exactly_its_counter() {
     let scene = scene(&lab);
     let gateway = scene.node.address();
     for (what, packet, reason) in bad_labelled(&scene) {
-        let seen = moved(&scene.node, reason, || send_mpls_over_udp(&scene.edge, gateway, &packet).unwrap());
+        let seen =
+            scene.node.faults_of(reason, || send_mpls_over_udp(&scene.edge, gateway, &packet).unwrap());
         assert_eq!(seen, only(reason), "{what}, over UDP");
-        let seen = moved(&scene.node, reason, || send_gre(&scene.edge, gateway, &gre(&packet)).unwrap());
+        let seen = scene.node.faults_of(reason, || send_gre(&scene.edge, gateway, &gre(&packet)).unwrap());
         assert_eq!(seen, only(reason), "{what}, over GRE");
     }
     let good = labelled(scene.label, 64, &[0x45; 40]);
@@ -119,7 +101,7 @@ fn each_bad_packet_moves_exactly_its_counter() {
         ("GRE version 1", [&[0, 1, 0x88, 0x47], &good[..]].concat(), "unsupported-gre"),
         ("IPv4 in GRE", [&[0, 0, 0x08, 0x00], &good[..]].concat(), "unsupported-gre"),
     ] {
-        let seen = moved(&scene.node, reason, || send_gre(&scene.edge, gateway, &octets).unwrap());
+        let seen = scene.node.faults_of(reason, || send_gre(&scene.edge, gateway, &octets).unwrap());
         assert_eq!(seen, only(reason), "{what}");
     }
     // Nothing else is disturbed: the agent serves the host and the pod as before.
@@ -137,9 +119,9 @@ fn packets_of_a_stranger_are_dropped_whatever_they_hold() {
     let to = SocketAddr::new(scene.pod.v4().into(), server.port());
     let packet = labelled(scene.label, 64, &udp_packet("10.99.0.1:9".parse().unwrap(), to, 64, b"good"));
     let sent = || send_mpls_over_udp(&scene.stranger, gateway, &packet).unwrap();
-    assert_eq!(moved(&scene.node, "unknown-source", sent), only("unknown-source"));
+    assert_eq!(scene.node.faults_of("unknown-source", sent), only("unknown-source"));
     let sent = || send_gre(&scene.stranger, gateway, &gre(&packet)).unwrap();
-    assert_eq!(moved(&scene.node, "unknown-source", sent), only("unknown-source"));
+    assert_eq!(scene.node.faults_of("unknown-source", sent), only("unknown-source"));
     let counters = &scene.node.ctl_json(&["show", "ports"])["ports"][0]["counters"];
     let before = counters["txPackets"].as_u64();
     // The same packet of a known provider edge arrives.
@@ -162,5 +144,5 @@ fn a_pod_cannot_send_as_another() {
         let socket = thief.run(|| std::net::UdpSocket::bind("10.20.11.99:0")).unwrap();
         socket.send_to(b"it is me", SocketAddr::new(other.v4().into(), 9)).unwrap();
     };
-    assert_eq!(moved(&scene.node, "spoofed-source", sent), only("spoofed-source"));
+    assert_eq!(scene.node.faults_of("spoofed-source", sent), only("spoofed-source"));
 }

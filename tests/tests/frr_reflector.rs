@@ -1,11 +1,15 @@
 //! FRR as route reflector between two gateways: what it sees of our routes, and what becomes of them when it goes.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 use vrouter_tests::fixture::{ASN, city, city_rd, gateway, wait_routes};
 use vrouter_tests::lab::underlay_v4;
-use vrouter_tests::{AgentConfig, Answer, Frr, Lab, Node, PATIENCE, Pod, Probe, wait_for, wait_until};
+use vrouter_tests::{
+    AgentConfig, Answer, Frr, GoBgp, GoBgpPeer, Lab, Node, PATIENCE, Pod, Probe, wait_for, wait_until,
+};
 
 fn reflected(lab: &Lab) -> (Frr, Node, Node) {
     let frr = Frr::start(lab, "frr", 1, ASN, &[underlay_v4(11).into(), underlay_v4(12).into()]);
@@ -124,4 +128,55 @@ fn a_session_needs_the_right_password() {
     let shown =
         format!("{}{}", wrong.ctl(&["show", "bgp", "neighbors"]), right.ctl(&["show", "bgp", "neighbors"]));
     assert!(!shown.contains("rain-in"), "a password is shown:\n{shown}");
+}
+
+#[test]
+fn losing_one_of_two_reflectors_loses_no_route() {
+    let lab = Lab::new();
+    let clients = [underlay_v4(11).into(), underlay_v4(12).into()];
+    let mut frr = Frr::start(&lab, "frr", 1, ASN, &clients);
+    let gobgp = GoBgp::start(&lab, "gobgp", 2, ASN, &clients.map(|client| GoBgpPeer::client(client, ASN)));
+    let one = Node::start(&lab, "gw-11", 11, &gateway(11, &[1, 2]));
+    let two = Node::start(&lab, "gw-12", 12, &gateway(12, &[1, 2]));
+    for node in [&one, &two] {
+        node.wait_established(frr.address());
+        node.wait_established(gobgp.address());
+    }
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    let rd = city_rd(12);
+    let prefix = format!("{}/32", far.v4());
+    wait_until("both reflectors' paths", PATIENCE, || {
+        let routes = one.ctl_json(&["show", "bgp", "routes", "--family", "vpnv4"]);
+        routes["routes"][format!("{rd}:{prefix}")].as_array().is_some_and(|paths| paths.len() == 2)
+    });
+    wait_routes(&two, &near.addresses());
+    let hops = one.route("city", &prefix);
+    assert_eq!(hops.len(), 1, "two reflections of one route are one way: {hops:#?}");
+    // While one goes and comes back, every single probe is answered.
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let probing = scope.spawn(|| {
+            let once = Probe { attempts: 1, patience: Duration::from_secs(2), ..Probe::default() };
+            let mut sent = 0;
+            while !ended.load(Ordering::Relaxed) {
+                assert_eq!(once.send(near.namespace(), far.v4().into()), Answer::Reply, "probe {sent}");
+                sent += 1;
+            }
+            sent
+        });
+        let lost = scope.spawn(|| {
+            frr.kill();
+            wait_until("the lost session to be seen", PATIENCE, || {
+                one.bgp_state(frr.address()) != "Established"
+            });
+            assert!(!one.route("city", &prefix).is_empty());
+            frr.start_again();
+            one.wait_established(frr.address());
+            two.wait_established(frr.address());
+        });
+        let lost = lost.join();
+        ended.store(true, Ordering::Relaxed);
+        assert!(probing.join().expect("no probe is lost") > 10);
+        lost.expect("the session comes back");
+    });
 }

@@ -1,7 +1,10 @@
 //! A gateway that boots with its uplink down, no peer and no controller, and serves its pods all the same.
 
-use vrouter_tests::fixture::{gateway, wait_routes};
-use vrouter_tests::{Answer, Lab, Node, Probe};
+use std::time::Duration;
+
+use vrouter_tests::fixture::{ASN, city, gateway, wait_routes};
+use vrouter_tests::lab::underlay_v4;
+use vrouter_tests::{AgentConfig, Answer, Lab, Node, Probe, wait_for};
 
 #[test]
 fn pods_are_served_before_there_is_an_uplink_and_advertised_once_there_is() {
@@ -29,6 +32,43 @@ fn pods_are_served_before_there_is_an_uplink_and_advertised_once_there_is() {
     let far = two.add_pod("far");
     wait_routes(&one, &far.addresses());
     wait_routes(&two, &near.addresses());
+    for address in far.addresses() {
+        assert_eq!(Probe::default().send(near.namespace(), address), Answer::Reply, "to {address}");
+    }
+}
+
+#[test]
+fn tunnels_follow_the_address_of_the_underlay_interface() {
+    let lab = Lab::new();
+    let (active, passive) = ("hold-time = 6", "passive = true\nhold-time = 6");
+    let config = AgentConfig::new(ASN).vrf(&city(11)).underlay_interface("eth0");
+    let config = config.neighbor_with(underlay_v4(12).into(), active);
+    let one = Node::start(&lab, "gw-11", 11, &config);
+    // The other side knows both addresses that the first may come from.
+    let config = AgentConfig::new(ASN)
+        .vrf(&city(12))
+        .neighbor_with(underlay_v4(11).into(), passive)
+        .neighbor_with(underlay_v4(111).into(), passive);
+    let two = Node::start(&lab, "gw-12", 12, &config);
+    one.wait_established(two.address());
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
+    // The modem registers anew and gets another address.
+    one.namespace().netlink(|netlink| {
+        netlink.delete_address("eth0", underlay_v4(11).into(), 24)?;
+        netlink.add_address("eth0", underlay_v4(111).into(), 24)
+    });
+    let prefix = format!("{}/32", near.v4());
+    wait_for("the route to name the new address", Duration::from_secs(60), || {
+        let hops = two.route("city", &prefix);
+        match hops.first() {
+            Some(hop) if hop["ip"] == "192.0.2.111" => Ok(()),
+            _ => Err((hops, one.ctl(&["show", "bgp", "neighbors"]))),
+        }
+    });
+    wait_routes(&one, &far.addresses());
     for address in far.addresses() {
         assert_eq!(Probe::default().send(near.namespace(), address), Answer::Reply, "to {address}");
     }
