@@ -75,10 +75,7 @@ impl Guest {
     /// # Errors
     /// When the guest does not answer.
     pub fn attempt(&mut self, line: &str) -> io::Result<(i32, String)> {
-        writeln!(
-            self.shell.get_mut(),
-            "{{ {line}\n}} </dev/null 2>&1; status=$?; echo; echo {END} $status"
-        )?;
+        writeln!(self.shell.get_mut(), "{{ {line}\n}} </dev/null 2>&1; status=$?; echo; echo {END} $status")?;
         let mut printed = String::new();
         loop {
             let mut line = String::new();
