@@ -82,7 +82,7 @@ impl Node {
         }
         let mac = mac.parse()?;
         let (vrf, mtu, prefixes) = (VrfId(0), self.mtu, Vec::new());
-        self.fib.insert_port(Arc::new(Port { id, vrf, mac, addresses, prefixes, mtu }));
+        self.fib.insert_port(Arc::new(Port { id, vrf, mac, macs: Vec::new(), addresses, prefixes, mtu }));
         self.fib.ilm.insert(Label::new(label.parse()?)?, id);
         self.interfaces.push(interface);
         Ok(())
@@ -101,7 +101,7 @@ impl Node {
 
     fn run(mut self) -> Result<(), Failure> {
         let (id, name, host_open) = (VrfId(0), "static".to_owned(), true);
-        self.fib.insert_vrf(Arc::new(Vrf { id, name, routes: self.routes, host_open }));
+        self.fib.insert_vrf(Arc::new(Vrf { id, name, routes: self.routes, host_open, dscp: None }));
         let remotes: Vec<IpAddr> = self.fib.tunnels.iter().flatten().map(|tunnel| tunnel.remote).collect();
         let dataplane = Dataplane::start(self.config, Arc::new(self.fib))?;
         dataplane.set_underlay(self.underlay)?;

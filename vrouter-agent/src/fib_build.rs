@@ -85,6 +85,7 @@ impl FibBuilder {
             name: vrf.config.name.clone(),
             routes,
             host_open: vrf.config.host_open,
+            dscp: None,
         });
         self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
         built
@@ -97,6 +98,7 @@ fn fib_port(port: &overlay::Port) -> Port {
         id: saved.port,
         vrf: port.vrf,
         mac: saved.request.mac,
+        macs: Vec::new(),
         addresses: saved.addresses.clone(),
         prefixes: saved.request.prefixes.clone(),
         mtu: saved.mtu,

@@ -24,6 +24,7 @@ pub struct Node {
     default_route: bool,
     without_tunnels: bool,
     without_vrf: bool,
+    dscp: Option<u8>,
 }
 
 /// A virtio-net header, however wrong.
@@ -46,6 +47,7 @@ impl Node {
                 id: PortId(id),
                 vrf: VrfId(0),
                 mac,
+                macs: vec![MacAddr([2, 0, 0, 0, 0, 9])],
                 addresses,
                 prefixes: vec!["10.9.0.0/16".parse().unwrap()],
                 mtu: self.port_mtu,
@@ -67,8 +69,13 @@ impl Node {
     }
 
     fn vrf(&self) -> Vrf {
-        let mut vrf =
-            Vrf { id: VrfId(0), name: "fuzz".into(), routes: Default::default(), host_open: self.host_open };
+        let mut vrf = Vrf {
+            id: VrfId(0),
+            name: "fuzz".into(),
+            routes: Default::default(),
+            host_open: self.host_open,
+            dscp: self.dscp.map(|dscp| dscp & 63),
+        };
         let hop = |tunnel| Hop { tunnel: TunnelId(tunnel), label: Label::new(100 + tunnel).unwrap() };
         let tunnels = Route::Tunnel([hop(0), hop(1)].into());
         for (prefix, route) in [

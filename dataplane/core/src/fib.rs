@@ -112,8 +112,11 @@ pub struct Port {
     pub id: PortId,
     /// The VRF that it is bound to.
     pub vrf: VrfId,
-    /// The workload's MAC address.
+    /// The workload's MAC address: where its frames go.
     pub mac: MacAddr,
+    /// Further MAC addresses that it may send from, as a router redundancy protocol's. Frames never go there: a
+    /// workload that moves an address between its own MACs takes it in on any of them.
+    pub macs: Vec<MacAddr>,
     /// The workload's addresses.
     pub addresses: Vec<IpAddr>,
     /// Prefixes that the workload may use beside them.
@@ -123,6 +126,11 @@ pub struct Port {
 }
 
 impl Port {
+    /// Whether the workload may send from this MAC address.
+    pub fn has_mac(&self, mac: MacAddr) -> bool {
+        self.mac == mac || self.macs.contains(&mac)
+    }
+
     /// Whether the workload may use this address.
     pub fn has(&self, addr: IpAddr) -> bool {
         self.addresses.contains(&addr) || self.prefixes.iter().any(|prefix| prefix.contains(addr))
@@ -140,6 +148,8 @@ pub struct Vrf {
     pub routes: RouteTable,
     /// Whether its workloads may open flows to the host.
     pub host_open: bool,
+    /// The DSCP of its tunnel packets (six bits); `None` copies the inner packet's (RFC 2983 §3). ECN is always copied.
+    pub dscp: Option<u8>,
 }
 
 /// An index into [`Fib::tunnels`].

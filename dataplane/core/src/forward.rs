@@ -25,6 +25,9 @@ use crate::trace::{Recorder, Silent};
 use crate::verdict::{DropReason, Push, ReplyTo, Verdict};
 use crate::vnet::Gso;
 
+/// The part of a TOS or traffic class that is not DSCP (RFC 3168 §5).
+const ECN: u8 = 0b11;
+
 /// What becomes of an Ethernet frame from a workload.
 pub fn from_port(fib: &Fib, state: &mut State, port: PortId, frame: &mut Frame<'_>) -> Verdict {
     Pipeline { fib, state, steps: &mut Silent }.port_frame(port, frame)
@@ -128,7 +131,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
                     format!("{among} is {} over {}, label {}", tunnel.remote, tunnel.encap, hop.label)
                 });
                 let mtu = room(packet.is_v4(), tunnel.mtu);
-                let (ttl, tos, entropy) = (packet.ttl, packet.tos, flow.entropy());
+                let tos = vrf.dscp.map_or(packet.tos, |dscp| dscp << 2 | packet.tos & ECN);
+                let (ttl, entropy) = (packet.ttl, flow.entropy());
                 let push =
                     Push { tunnel: hop.tunnel, label: hop.label, ttl, tos, entropy, mtu, fragment: false };
                 Ok(Way::Tunnel(tunnel, push))
@@ -155,7 +159,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Origin::Host(_) => self.error_to_host(packet, bytes, (error, reason)),
             Origin::Underlay(port) => self.error_by_routes(port, packet, bytes, (error, reason)),
         };
-        self.steps.note(|| format!("{} hears of it: {error:?}", packet.src));
+        self.steps.note(|| format!("{} hears of it: {error}", packet.src));
         written.map_or(Verdict::Drop(reason), Verdict::Reply)
     }
 

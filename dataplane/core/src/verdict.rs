@@ -84,16 +84,17 @@ drop_reasons! {
     // From a port: Ethernet
     UnknownPort "unknown-port" "The port is not in the forwarding state, or no longer.";
     TruncatedEthernet "truncated-ethernet" "The frame is shorter than an Ethernet header.";
-    SpoofedMac "spoofed-mac" "The source MAC address is not the port's.";
+    SpoofedMac "spoofed-mac" "The source MAC address is none of the port's.";
     NotToGateway "not-to-gateway" "The destination MAC address is neither the gateway's nor a group's.";
     Vlan "vlan" "The frame carries a VLAN tag.";
     UnknownEthertype "unknown-ethertype" "The frame carries neither IPv4 nor IPv6 nor ARP.";
     // ARP and neighbour discovery
     MalformedArp "malformed-arp" "An ARP packet that is truncated or not for IPv4 over Ethernet.";
-    ArpIgnored "arp-ignored" "An ARP packet that wants no answer: a reply, an announcement, or about the asker itself.";
+    ArpIgnored "arp-ignored" "An ARP packet that wants no answer: a reply, or about the asker itself.";
     DuplicateAddressProbe "duplicate-address-probe" "A workload probed whether its address is in use (RFC 5227, RFC 4862): silence says no.";
     MalformedNd "malformed-nd" "A neighbour discovery message that RFC 4861 says to discard: hop limit, length, checksum or options.";
-    NdIgnored "nd-ignored" "A neighbour discovery message that wants no answer: an advertisement, or about the asker itself.";
+    NdIgnored "nd-ignored" "A neighbour discovery message that wants no answer: a router's, a redirect, or about the asker itself.";
+    NeighborAnnounced "neighbor-announced" "A workload announced one of its own addresses: heard, and nobody is flooded with it.";
     RouterSolicitation "router-solicitation" "A workload looked for routers; addresses and routes are configured, not advertised.";
     // IP headers
     TruncatedIp "truncated-ip" "The packet ends inside its IP header.";
@@ -102,7 +103,7 @@ drop_reasons! {
     BadIpLength "bad-ip-length" "The IP header claims more octets than there are, or fewer than its header.";
     BadIpChecksum "bad-ip-checksum" "The IPv4 header checksum is wrong.";
     BadIcmpChecksum "bad-icmp-checksum" "An echo request to the gateway with a wrong checksum.";
-    BadOffload "bad-offload" "The virtio-net header asks for a checksum or a segmentation that the packet does not allow.";
+    BadOffload "bad-offload" "The virtio-net header asks for a checksum or a segmentation that the packet does not allow, or for thousands of segments.";
     // Addresses
     SpoofedSource "spoofed-source" "The source address does not belong to the port.";
     MartianSource "martian-source" "The source address is none that a host may have: unspecified, loopback, multicast or broadcast.";

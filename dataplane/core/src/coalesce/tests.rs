@@ -255,7 +255,7 @@ proptest! {
 
     #[test]
     fn every_octet_leaves_once_and_flows_stay_in_order(
-        shapes in proptest::collection::vec(shapes(), 1..4), order in any::<u16>(), breakage in any::<u16>(),
+        shapes in proptest::collection::vec(shapes(), 1..4), order in any::<u16>(), breakage in 0u16..100,
     ) {
         // Flows that differ in both ports, which changes no checksum, interleaved by the bits of `order`.
         let mut flows: Vec<Vec<Vec<u8>>> = shapes.iter().map(packets).collect();
@@ -279,7 +279,7 @@ proptest! {
             }
         }
         if let Some(packet) = mixed.get_mut(usize::from(breakage)) {
-            packet[9] ^= 0x20;
+            *packet.last_mut().unwrap() ^= 0x20;
         }
         let out = Batch::new(&mixed).run(|_| 0);
         let groups = out.len();

@@ -24,8 +24,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     pub(crate) fn port_frame(&mut self, id: PortId, frame: &mut Frame<'_>) -> Verdict {
         let Some(port) = self.fib.port(id) else { return Verdict::Drop(DropReason::UnknownPort) };
         let Some(vrf) = self.fib.vrf(port.vrf) else { return Verdict::Drop(DropReason::UnknownVrf) };
-        let (ethertype, dst) = match read_ethernet(port, frame) {
-            Ok(read) => read,
+        let Link { ethertype, src, dst } = match read_ethernet(port, frame) {
+            Ok(link) => link,
             Err(reason) => return Verdict::Drop(reason),
         };
         frame.pull(ETHERNET_HEADER);
@@ -43,7 +43,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
                 vrf.name, packet.src, packet.dst
             )
         });
-        let verdict = self.ip_from_port(port, vrf, &packet, dst, frame);
+        let verdict = self.ip_from_port((port, vrf), &packet, (src, dst), frame);
         verdict.unwrap_or_else(|refusal| self.refuse(Origin::Port(port), &packet, frame.bytes(), refusal))
     }
 
@@ -56,7 +56,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             return Verdict::Drop(DropReason::ReplyLimited);
         }
         self.steps.note(|| format!("{} is at the gateway's MAC", question.target));
-        match arp::answer(&mut self.state.reply, &self.fib.gateway, port, question) {
+        match arp::answer(&mut self.state.reply, &self.fib.gateway, question) {
             Some(()) => Verdict::Reply(ReplyTo::Port(port.id)),
             None => Verdict::Drop(DropReason::MalformedArp),
         }
@@ -64,14 +64,13 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
 
     fn ip_from_port(
         &mut self,
-        port: &'p Port,
-        vrf: &'p Vrf,
+        (port, vrf): (&'p Port, &'p Vrf),
         packet: &Packet,
-        dst_mac: MacAddr,
+        (src_mac, dst_mac): (MacAddr, MacAddr),
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, Refusal> {
         if nd::is_nd(packet, frame.bytes()) {
-            return self.neighbor(port, packet, frame.bytes());
+            return self.neighbor(port, src_mac, packet, frame.bytes());
         }
         check_addresses(&self.fib.gateway, port, packet, dst_mac, frame.bytes())?;
         self.steps.note(|| format!("{} belongs to the port", packet.src));
@@ -94,14 +93,19 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         }
     }
 
-    fn neighbor(&mut self, port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Verdict, Refusal> {
+    fn neighbor(
+        &mut self,
+        port: &Port,
+        mac: MacAddr,
+        packet: &Packet,
+        bytes: &[u8],
+    ) -> Result<Verdict, Refusal> {
         let question = nd::parse(port, packet, bytes)?;
         if !self.state.limiter.allow(Answer::Neighbor, port.id, self.state.now_ms) {
             return Err(DropReason::ReplyLimited.into());
         }
         self.steps.note(|| format!("{} is at the gateway's MAC", question.target));
-        nd::answer(&mut self.state.reply, &self.fib.gateway, port, question)
-            .ok_or(DropReason::MalformedNd)?;
+        nd::answer(&mut self.state.reply, &self.fib.gateway, mac, question).ok_or(DropReason::MalformedNd)?;
         Ok(Verdict::Reply(ReplyTo::Port(port.id)))
     }
 
@@ -183,12 +187,20 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     }
 }
 
-/// Checks the Ethernet header: gives the type of what it carries, and whom it was for.
-fn read_ethernet(port: &Port, frame: &Frame<'_>) -> Result<(u16, MacAddr), DropReason> {
+/// An Ethernet header that was checked.
+struct Link {
+    ethertype: u16,
+    src: MacAddr,
+    dst: MacAddr,
+}
+
+/// Reads and checks the Ethernet header.
+fn read_ethernet(port: &Port, frame: &Frame<'_>) -> Result<Link, DropReason> {
     let header: &[u8; ETHERNET_HEADER] = frame.bytes().first_chunk().ok_or(DropReason::TruncatedEthernet)?;
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-    let (dst, ethertype) = (MacAddr([d0, d1, d2, d3, d4, d5]), u16::from_be_bytes([t0, t1]));
-    if MacAddr([s0, s1, s2, s3, s4, s5]) != port.mac {
+    let (dst, src) = (MacAddr([d0, d1, d2, d3, d4, d5]), MacAddr([s0, s1, s2, s3, s4, s5]));
+    let ethertype = u16::from_be_bytes([t0, t1]);
+    if !port.has_mac(src) {
         return Err(DropReason::SpoofedMac);
     }
     if ETHERTYPE_VLANS.contains(&ethertype) {
@@ -197,7 +209,7 @@ fn read_ethernet(port: &Port, frame: &Frame<'_>) -> Result<(u16, MacAddr), DropR
     if !matches!(ethertype, ETHERTYPE_ARP | ETHERTYPE_IPV4 | ETHERTYPE_IPV6) {
         return Err(DropReason::UnknownEthertype);
     }
-    Ok((ethertype, dst))
+    Ok(Link { ethertype, src, dst })
 }
 
 /// Reads the IP header, cuts padding, and checks what the virtio-net header says about the packet.

@@ -4,8 +4,10 @@
 //!  0                   20  23 24      32
 //!  | label             | TC |S| TTL   |   one label stack entry (RFC 3032 §2.1)
 //! ```
-//! One label, bottom of stack: an L3VPN packet inside an IP tunnel has no other. Explicit null is refused like every
-//! reserved label: we never advertise it.
+//! One label, bottom of stack: an L3VPN packet inside an IP tunnel has no other. Explicit null at the bottom says "by
+//! the IP header alone" (RFC 3032 §2.1), and there is no table that this could mean: the label that we gave a route is
+//! what names its VRF (RFC 4364 §4.3.2), and we never give null, explicit or implicit. To guess would let a provider
+//! edge that is set up wrongly choose the tenant, so it is refused by name like every reserved label.
 
 use std::net::IpAddr;
 

@@ -40,6 +40,17 @@ pub(crate) enum Error {
     HostUnreachable,
 }
 
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::TimeExceeded => f.write_str("time exceeded"),
+            Error::TooBig(mtu) => write!(f, "too big, {mtu} octets would fit"),
+            Error::NetUnreachable => f.write_str("network unreachable"),
+            Error::HostUnreachable => f.write_str("host unreachable"),
+        }
+    }
+}
+
 impl Error {
     /// Type, code and the MTU that the message carries.
     fn code(self, v4: bool) -> (u8, u8, u16) {

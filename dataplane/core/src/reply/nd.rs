@@ -5,9 +5,12 @@
 //!  | type| code| checksum| R S O …   | target       | options: type, length in eights, …
 //! ```
 //! Never answered: duplicate address detection (source unspecified, RFC 4862 §5.4.3), questions about the asker's
-//! own addresses, router solicitations (workloads are configured), advertisements.
+//! own addresses, router solicitations (workloads are configured), advertisements. A workload's advertisement of its
+//! own address by one of its own MACs is heard and counted; nobody is flooded with it.
 
 use std::net::{IpAddr, Ipv6Addr};
+
+use vrouter_types::MacAddr;
 
 use super::{
     ETHERNET_HEADER, ETHERTYPE_IPV6, Ends, icmp_checksum_is_right, put_ethernet, put_ip_around_icmp,
@@ -54,11 +57,12 @@ pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Questi
     if !valid || !icmp_checksum_is_right(ends, message) {
         return Err(DropReason::MalformedNd);
     }
-    match message.first() {
-        Some(&NEIGHBOR_SOLICITATION) => {}
+    let advertisement = match message.first() {
+        Some(&NEIGHBOR_SOLICITATION) => false,
+        Some(&NEIGHBOR_ADVERTISEMENT) => true,
         Some(&ROUTER_SOLICITATION) => return Err(DropReason::RouterSolicitation),
         _ => return Err(DropReason::NdIgnored),
-    }
+    };
     let (fixed, options) = message.split_first_chunk::<SOLICITATION_LEN>().ok_or(DropReason::MalformedNd)?;
     let mut target = [0; 16];
     target.copy_from_slice(&fixed[8..]);
@@ -66,6 +70,9 @@ pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Questi
     let IpAddr::V6(asker) = packet.src else { return Err(DropReason::MalformedNd) };
     if target.is_multicast() || !options_are_sound(options) {
         return Err(DropReason::MalformedNd);
+    }
+    if advertisement {
+        return Err(judge_advertisement(port, asker, target, options));
     }
     if asker.is_unspecified() {
         return Err(DropReason::DuplicateAddressProbe);
@@ -79,15 +86,29 @@ pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Questi
     Ok(Question { asker, target })
 }
 
-/// Writes the answer, an Ethernet frame for the port.
+/// What a workload's word about an address is worth.
+fn judge_advertisement(port: &Port, sender: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> DropReason {
+    let own = |addr: Ipv6Addr| addr.is_unicast_link_local() || port.has(IpAddr::V6(addr));
+    let mac = match options {
+        [TARGET_LINK_LAYER_ADDRESS, 1, a, b, c, d, e, f, ..] => Some(MacAddr([*a, *b, *c, *d, *e, *f])),
+        _ => None,
+    };
+    match mac {
+        Some(mac) if !port.has_mac(mac) => DropReason::SpoofedMac,
+        _ if !own(sender) || !own(target) => DropReason::SpoofedSource,
+        _ => DropReason::NeighborAnnounced,
+    }
+}
+
+/// Writes the answer, an Ethernet frame for the MAC address that asked.
 pub(crate) fn answer(
     reply: &mut ReplyBuffer,
     gateway: &Gateway,
-    port: &Port,
+    to: MacAddr,
     question: Question,
 ) -> Option<()> {
     let frame = reply.start(ETHERNET_HEADER + IPV6_HEADER + ADVERTISEMENT_LEN, None)?;
-    put_ethernet(frame, port.mac, gateway.mac, ETHERTYPE_IPV6);
+    put_ethernet(frame, to, gateway.mac, ETHERTYPE_IPV6);
     let packet = frame.get_mut(ETHERNET_HEADER..)?;
     let message = packet.get_mut(IPV6_HEADER..)?.first_chunk_mut::<ADVERTISEMENT_LEN>()?;
     message[0] = NEIGHBOR_ADVERTISEMENT;

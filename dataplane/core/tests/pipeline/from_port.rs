@@ -30,6 +30,26 @@ fn a_packet_for_a_remote_prefix_gets_that_prefixs_label_and_tunnel() {
 }
 
 #[test]
+fn a_vrf_may_set_the_dscp_of_its_tunnel_packets_and_never_the_inner_one() {
+    let mut lab = Lab::new();
+    let mut vrf = lab.fib.vrfs[0].as_deref().unwrap().clone();
+    for (dscp, inner, outer) in [
+        (None, 0b1011_1010, 0b1011_1010),
+        (Some(0), 0b1011_1010, 0b0000_0010),
+        (Some(46), 0b0000_0001, 0b1011_1001),
+        (Some(63), 0b0000_0011, 0b1111_1111),
+    ] {
+        vrf.dscp = dscp;
+        lab.fib.insert_vrf(vrf.clone().into());
+        for (src, dst) in [("10.20.11.2", "10.20.12.7"), ("fd00:20:11::2", "fd00:20:12::7")] {
+            let packet = tos(udp(src, dst, 9), inner);
+            let out = lab.port(CITY, &packet);
+            assert_eq!((push(out.verdict).tos, out.bytes), (outer, ttl(packet, 63)), "{dscp:?}");
+        }
+    }
+}
+
+#[test]
 fn a_packet_for_a_local_port_goes_there() {
     let mut lab = Lab::new();
     for (src, dst) in [("10.20.11.2", "10.20.11.3"), ("fd00:20:11::2", "fd00:20:11::3")] {
@@ -233,6 +253,7 @@ fn an_offload_that_does_not_suit_its_packet_is_refused() {
         ("the other protocol", &tcp, VnetHeader { gso: Gso::UdpL4, ..good }),
         ("TCP cut of UDP", &udp, good),
         ("a fragment", &fragment, good),
+        ("thousands of segments", &tcp, VnetHeader { gso_size: 1, ..good }),
         ("checksum from inside the IP header", &tcp, VnetHeader { csum_start: 20, ..good }),
         ("checksum from inside Ethernet", &tcp, VnetHeader { csum_start: 3, ..good }),
         ("checksum behind the end", &tcp, VnetHeader { csum_start: len - 17, ..good }),

@@ -9,7 +9,7 @@ use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
 use pnet::packet::icmpv6::ndp::{NdpOptionTypes, NeighborAdvertPacket};
 use pnet::packet::ipv4::Ipv4Packet;
 use pnet::packet::ipv6::Ipv6Packet;
-use vrouter_types::PortId;
+use vrouter_types::{MacAddr, PortId};
 
 use crate::lab::{CITY, CITY_2, GATEWAY, Lab, assert_drop, assert_sound, mac};
 use crate::packets::{arp, df, echo, ethernet, flags, ip, labelled, solicitation, tcp, tos, ttl, udp};
@@ -71,7 +71,10 @@ fn arp_that_wants_no_answer_gets_none() {
     for (name, frame, reason) in [
         ("a probe", arp(1, mac(CITY), "0.0.0.0", "10.20.11.2"), DuplicateAddressProbe),
         ("a probe for another's address", arp(1, mac(CITY), "0.0.0.0", "10.20.11.3"), DuplicateAddressProbe),
-        ("an announcement", arp(1, mac(CITY), "10.20.11.2", "10.20.11.2"), ArpIgnored),
+        ("an announcement", arp(1, mac(CITY), "10.20.11.2", "10.20.11.2"), NeighborAnnounced),
+        ("an announcement as a reply", arp(2, mac(CITY), "10.20.11.2", "10.20.11.2"), NeighborAnnounced),
+        ("an announcement in another's name", arp(1, mac(CITY), "10.20.11.3", "10.20.11.3"), SpoofedSource),
+        ("a reply in another's name", arp(2, mac(CITY), "10.20.11.3", "10.20.11.3"), SpoofedSource),
         ("a reply", arp(2, mac(CITY), "10.20.11.2", "169.254.1.1"), ArpIgnored),
         ("for nobody", arp(1, mac(CITY), "10.20.11.2", "0.0.0.0"), ArpIgnored),
         ("in another's name", arp(1, mac(CITY), "10.20.11.3", "169.254.1.1"), SpoofedSource),
@@ -118,6 +121,10 @@ fn discovery_that_wants_no_answer_gets_none() {
     let ask = |src, dst, target| solicitation(src, dst, target, mac(CITY));
     let good = ask("fd00:20:11::2", "ff02::1:ff00:1", GATEWAY_V6);
     let message = |bytes: &[u8]| ttl(ip("fd00:20:11::2", "fe80::1", 58, bytes.to_vec(), 2), 255);
+    let advert = |target: &str, options: &[u8]| {
+        message(&[&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &v6(target).octets(), options].concat())
+    };
+    let own = [&[2, 1][..], &mac(CITY)].concat();
     let mut long_option = good[40..].to_vec();
     long_option[25] = 2;
     let mut empty_option = good[40..].to_vec();
@@ -141,11 +148,63 @@ fn discovery_that_wants_no_answer_gets_none() {
         ("cut short", message(&good[40..60]), MalformedNd),
         ("router solicitation", message(&[133, 0, 0, 0, 0, 0, 0, 0]), RouterSolicitation),
         ("router advertisement", message(&[134, 0, 0, 0, 0, 0, 0, 0]), NdIgnored),
-        ("neighbor advertisement", message(&[&[136, 0, 0, 0, 0, 0, 0, 0][..], &[0; 16]].concat()), NdIgnored),
+        ("an announcement", advert("fd00:20:11::2", &[]), NeighborAnnounced),
+        ("an announcement with its MAC", advert("fd00:20:11::2", &own), NeighborAnnounced),
+        ("an announcement of a link-local address", advert("fe80::77", &own), NeighborAnnounced),
+        (
+            "an announcement with another's MAC",
+            advert("fd00:20:11::2", &[2, 1, 2, 0, 0, 0, 0, 9]),
+            SpoofedMac,
+        ),
+        ("an announcement in another's name", advert("fd00:20:11::3", &own), SpoofedSource),
+        ("an announcement of nothing", advert("::", &[]), SpoofedSource),
+        ("an announcement for a group", advert("ff02::1", &[]), MalformedNd),
+        ("an announcement cut short", message(&[136, 0, 0, 0, 0, 0, 0, 0]), MalformedNd),
         ("redirect", message(&[137, 0, 0, 0, 0, 0, 0, 0]), NdIgnored),
     ] {
         assert_eq!(lab.port(CITY, &packet).verdict, Verdict::Drop(reason), "{name}");
     }
+}
+
+/// The lab whose first port may also send from the MAC address of VRRP group 7 (RFC 5798 §7.3).
+fn with_vrrp() -> (Lab, [u8; 6]) {
+    let (mut lab, vrrp) = (Lab::new(), [0, 0, 0x5e, 0, 1, 7]);
+    let mut port = lab.fib.port(CITY).unwrap().clone();
+    port.macs.push(MacAddr(vrrp));
+    lab.fib.insert_port(port.into());
+    (lab, vrrp)
+}
+
+#[test]
+fn an_address_may_move_between_a_workloads_own_macs() {
+    let (mut lab, vrrp) = with_vrrp();
+    let announced = Verdict::Drop(DropReason::NeighborAnnounced);
+    // Taken over, given back: announced by either MAC, as requests and as replies.
+    for mac in [vrrp, mac(CITY), vrrp] {
+        for operation in [1, 2] {
+            let frame = arp(operation, mac, "10.20.11.2", "10.20.11.2");
+            assert_eq!(lab.frame(CITY, &frame, VnetHeader::NONE).verdict, announced);
+        }
+        // And its traffic passes from either.
+        let packet = udp("10.20.11.2", "10.20.12.7", 9);
+        let out = lab.frame(CITY, &ethernet(GATEWAY, mac, &packet), VnetHeader::NONE);
+        assert!(matches!(out.verdict, Verdict::ToUnderlay(_)), "{:?}", out.verdict);
+    }
+    // Another port of the same VRF gains nothing by it.
+    let frame = arp(1, vrrp, "10.20.11.3", "10.20.11.3");
+    assert_drop(&lab.frame(CITY_2, &frame, VnetHeader::NONE), DropReason::SpoofedMac);
+}
+
+#[test]
+fn who_asks_from_a_further_mac_is_answered_there() {
+    let (mut lab, vrrp) = with_vrrp();
+    let question = arp(1, vrrp, "10.20.11.2", "169.254.1.1");
+    assert_eq!(lab.frame(CITY, &question, VnetHeader::NONE).verdict, TO_CITY);
+    assert_eq!((&lab.reply()[..6], &lab.reply()[32..38]), (&vrrp[..], &vrrp[..]));
+    let question = solicitation("fd00:20:11::2", "ff02::1:ff00:1", GATEWAY_V6, vrrp);
+    let frame = ethernet([0x33, 0x33, 0xff, 0, 0, 1], vrrp, &question);
+    assert_eq!(lab.frame(CITY, &frame, VnetHeader::NONE).verdict, TO_CITY);
+    assert_eq!(lab.reply()[..6], vrrp);
 }
 
 #[test]

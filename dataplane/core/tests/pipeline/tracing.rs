@@ -43,6 +43,7 @@ fn verdicts_read_well() {
     let lost = run(0, "10.20.11.2", "203.0.113.9");
     assert!(lost.verdict.starts_with("dropped: no-route: ") && !lost.forwarded, "{}", lost.verdict);
     assert!(lost.verdict.ends_with("An ICMP error goes to port 1."), "{}", lost.verdict);
+    assert_eq!(lost.steps.last().unwrap(), "10.20.11.2 hears of it: network unreachable");
 }
 
 #[test]
