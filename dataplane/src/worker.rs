@@ -181,18 +181,18 @@ impl Worker {
                 let _ = self.shared.epoll.remove(link.fd());
             }
         }
-        let (mut packets, mut octets) = (0, 0);
+        let (mut packets, mut octets) = (0usize, 0usize);
         for slot in 0..received.unwrap_or(0) {
             let message = self.receiver.message(slot);
-            octets += message.len.saturating_sub(VNET_HEADER_LEN) as u64;
+            octets += message.len.saturating_sub(VNET_HEADER_LEN);
             packets += self.port_frame(snapshot, port, slot * STRIDE, message);
         }
-        link.stats.traffic.received(packets, octets);
+        link.stats.traffic.received(packets as u64, octets as u64);
         self.finish_batch(snapshot);
     }
 
     /// Forwards one frame of a port, and tells how many packets it stands for.
-    fn port_frame(&mut self, snapshot: &Snapshot, port: PortId, at: usize, message: Received) -> u64 {
+    fn port_frame(&mut self, snapshot: &Snapshot, port: PortId, at: usize, message: Received) -> usize {
         let (range, vnet) = match self.split_vnet(at, message) {
             Ok(frame) => frame,
             Err(reason) => {
@@ -334,13 +334,13 @@ impl Worker {
     }
 }
 
-/// How many packets a frame of a port stands for.
-fn count_packets(vnet: &VnetHeader, len: usize) -> u64 {
+/// How many packets a frame stands for. Offsets in its virtio-net header count from where its octets do.
+pub(super) fn count_packets(vnet: &VnetHeader, len: usize) -> usize {
     if vnet.gso == Gso::None {
         return 1;
     }
     let payload = len.saturating_sub(usize::from(vnet.hdr_len));
-    payload.div_ceil(usize::from(vnet.gso_size).max(1)).max(1) as u64
+    payload.div_ceil(usize::from(vnet.gso_size).max(1)).max(1)
 }
 
 /// Offset of the header room in the arena.

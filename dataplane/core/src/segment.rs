@@ -35,6 +35,7 @@ pub const MAX_PREFIX: usize = 24;
 
 const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
+const TCP_SYN_RST_URG: u8 = 0x26;
 
 /// Where slices' headers are written.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ pub fn segment(
     let prefix = Prefix::new(prefix);
     match frame.vnet().gso {
         Gso::None => whole(frame, prefix, max, fragment),
-        Gso::TcpV4 | Gso::TcpV6 => tcp(frame, prefix, max),
+        Gso::TcpV4 | Gso::TcpV6 => tcp(frame, prefix, max, frame.vnet().gso, frame.vnet().gso_size),
         Gso::UdpL4 => udp(frame, prefix, max, fragment),
     }
 }
@@ -165,7 +166,10 @@ fn whole(frame: &mut Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> R
     let bytes = frame.bytes();
     let mut slices = Slices::new(prefix, Kind::Whole, bytes.len());
     if bytes.len() > max {
-        let header = ip::v4_header_len(bytes).filter(|_| fragment).ok_or(SegmentError::TooBig)?;
+        if !fragment {
+            return stream(frame, prefix, max);
+        }
+        let header = ip::v4_header_len(bytes).ok_or(SegmentError::TooBig)?;
         slices.cut = Some(Cut::new(bytes, header, max)?);
         (slices.v4, slices.l4, slices.header, slices.at) = (true, header, header, header);
         slices.size = bytes.len() - header;
@@ -173,10 +177,25 @@ fn whole(frame: &mut Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> R
     Ok(slices)
 }
 
-fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, SegmentError> {
-    let (bytes, vnet) = (frame.bytes(), frame.vnet());
+/// A single segment of a byte stream that the tunnel does not take: it may be cut, if its checksum was right before.
+/// A sender's retransmissions come this way while the path has just become narrower.
+fn stream(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, SegmentError> {
+    let bytes = frame.bytes();
+    let Transport { v4, l4, pseudo } = ip::transport(bytes, ip::TCP).ok_or(SegmentError::TooBig)?;
+    let covered = bytes.get(l4..).unwrap_or_default();
+    let flags = covered.get(13).copied().unwrap_or(u8::MAX);
+    let sum = pseudo + low16(covered.len()) + checksum::sum(covered);
+    if flags & TCP_SYN_RST_URG != 0 || checksum::fold(sum) != 0xffff {
+        return Err(SegmentError::TooBig);
+    }
+    let gso = if v4 { Gso::TcpV4 } else { Gso::TcpV6 };
+    tcp(frame, prefix, max, gso, u16::MAX).map_err(|_| SegmentError::TooBig)
+}
+
+fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize, gso: Gso, size: u16) -> Result<Slices, SegmentError> {
+    let bytes = frame.bytes();
     let transport = ip::transport(bytes, ip::TCP).ok_or(SegmentError::Malformed)?;
-    if transport.v4 != (vnet.gso == Gso::TcpV4) {
+    if transport.v4 != (gso == Gso::TcpV4) {
         return Err(SegmentError::Malformed);
     }
     let octets = bytes.get(transport.l4..).unwrap_or_default();
@@ -191,7 +210,7 @@ fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, SegmentE
     let mut slices = Slices::of(bytes, prefix, Kind::Tcp, transport, len, checksum::sum(header))?;
     let room = max.checked_sub(slices.header).filter(|room| *room > 0).ok_or(SegmentError::TooBig)?;
     // A byte stream may be cut smaller than its sender asked for.
-    slices.size = usize::from(vnet.gso_size).min(room);
+    slices.size = usize::from(size).min(room);
     slices.checked()
 }
 

@@ -8,7 +8,7 @@ use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce};
 use vrouter_types::{Encap, PortId};
 
-use super::{HEADS_AT, Packet, Worker};
+use super::{HEADS_AT, Packet, Worker, count_packets};
 use crate::egress::{Target, TunnelSlice};
 use crate::gre;
 use crate::snapshot::Snapshot;
@@ -178,11 +178,13 @@ impl Worker {
                 };
                 (Target::Port(id), Some(ethernet(snapshot, port, self.is_v6(group.at()))))
             };
-            let Some((header, gso)) = self.write_group(&group, link) else {
+            let Some((header, vnet)) = self.write_group(&group, link) else {
                 snapshot.drop_packets(DropReason::SegmentFailed, None, u64::from(group.packets));
                 continue;
             };
-            self.egress.begin(target, packets, packets > 1 && gso == Gso::UdpL4);
+            let joined = packets > 1 && vnet.gso == Gso::UdpL4;
+            let packets = count_packets(&vnet, group.octets + if link.is_some() { ETHERNET_LEN } else { 0 });
+            self.egress.begin(target, packets, joined);
             self.egress.add(target, header);
             for piece in self.coalescer.payload(&group) {
                 self.egress.add(target, piece);
@@ -196,7 +198,7 @@ impl Worker {
         &mut self,
         group: &coalesce::Group,
         link: Option<[u8; ETHERNET_LEN]>,
-    ) -> Option<(Range<usize>, Gso)> {
+    ) -> Option<(Range<usize>, VnetHeader)> {
         let link_len = link.map_or(0, |_| ETHERNET_LEN);
         let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
         let room = heads.get_mut(self.heads_used..)?;
@@ -214,7 +216,7 @@ impl Worker {
         }
         let start = HEADS_AT + self.heads_used;
         self.heads_used += VNET_HEADER_LEN + link_len + len;
-        Some((start..HEADS_AT + self.heads_used, vnet.gso))
+        Some((start..HEADS_AT + self.heads_used, vnet))
     }
 
     fn is_v6(&self, at: usize) -> bool {

@@ -222,6 +222,21 @@ fn a_byte_stream_is_cut_smaller_where_the_tunnel_takes_less() {
 }
 
 #[test]
+fn a_lone_segment_that_is_too_long_is_cut_if_it_was_intact() {
+    let (bytes, vnet) = tcp_shape(1400, 1).build();
+    let plain = VnetHeader { gso: Gso::None, ..vnet };
+    let packets = cut(&bytes, plain, 1000, false).unwrap();
+    assert_eq!(packets.iter().map(|packet| read(packet).2.len()).collect::<Vec<_>>(), [948, 452]);
+    let mut complete = bytes.clone();
+    assert!(checksum::finish_partial(&mut complete, 20, 16));
+    assert_eq!(cut(&complete, VnetHeader::NONE, 1000, false), Ok(packets));
+    complete[100] ^= 1;
+    assert_eq!(cut(&complete, VnetHeader::NONE, 1000, false), Err(SegmentError::TooBig));
+    let (syn, vnet) = Shape { flags: 0x12, ..tcp_shape(1400, 1) }.build();
+    assert_eq!(cut(&syn, VnetHeader { gso: Gso::None, ..vnet }, 1000, false), Err(SegmentError::TooBig));
+}
+
+#[test]
 fn datagrams_keep_their_borders_or_do_not_pass() {
     let (bytes, vnet) = Shape { tcp: false, ..tcp_shape(3000, 1200) }.build();
     let packets = cut(&bytes, vnet, 1228, false).unwrap();
