@@ -11,6 +11,7 @@ use vrouter_types::Asn;
 fn candidate(n: u8) -> Candidate {
     Candidate {
         is_usable: true,
+        is_long_lived: false,
         is_local: false,
         local_pref: 100,
         as_path_length: 2,

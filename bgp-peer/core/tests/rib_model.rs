@@ -142,7 +142,7 @@ fn apply(ends: &mut [End; 2], change: &Change, families: FamilySet, now: Instant
             }
         }
         Change::Flap => {
-            ends.iter_mut().for_each(|end| end.rib.peer_down(PEER, now));
+            ends.iter_mut().for_each(|end| end.rib.peer_down(PEER, bgp_core::PeerDown::Purge, now));
             up(ends, families, now);
         }
         Change::Refresh { side } => {
@@ -163,7 +163,7 @@ fn check_end(mut ends: [End; 2], now: Instant) {
     assert_eq!(a.vrfs, a.expected(b));
     assert_eq!(b.vrfs, b.expected(a));
     for end in &mut ends {
-        end.rib.peer_down(PEER, now);
+        end.rib.peer_down(PEER, bgp_core::PeerDown::Purge, now);
         let prefixes: Vec<VpnPrefix> = end.routes.keys().copied().collect();
         prefixes.into_iter().for_each(|prefix| end.rib.withdraw(prefix, now));
         end.hear_events();

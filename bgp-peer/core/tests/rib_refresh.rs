@@ -134,8 +134,8 @@ fn every_negotiated_family_gets_one_end_of_rib_even_when_it_is_empty() {
 fn a_session_that_comes_back_gets_everything_once_more() {
     let now = Instant::now();
     let (mut a, mut b) = enhanced_pair(now);
-    a.peer_down(PEER, now);
-    b.peer_down(PEER, now);
+    a.peer_down(PEER, bgp_core::PeerDown::Purge, now);
+    b.peer_down(PEER, bgp_core::PeerDown::Purge, now);
     assert_eq!(events(&mut b).len(), 10);
     assert_eq!(messages(&mut a, PEER), [], "nobody is there");
     a.peer_up(PEER, policy(2), &enhanced(1, 2), now);

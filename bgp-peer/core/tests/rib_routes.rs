@@ -35,7 +35,7 @@ fn a_route_of_one_reaches_the_vrf_of_the_other_and_leaves_it_again() {
     settle(&mut a, &mut b, now);
     let [gone] = &events(&mut b)[..] else { panic!() };
     assert_eq!((gone.prefix, gone.paths.len()), ("10.0.0.1/32".parse().unwrap(), 0));
-    b.peer_down(PEER, now);
+    b.peer_down(PEER, bgp_core::PeerDown::Purge, now);
     assert_eq!(events(&mut b).len(), 1, "the other route goes with the session");
     assert_eq!((b.counts().paths, b.counts().attribute_sets), (0, 0));
 }

@@ -48,7 +48,7 @@ fn under(rd: &str) -> LocalRoute {
 fn equally_good_paths_under_different_rds_share_the_traffic() {
     let mut rib = receiver(&[(1, under("65000:1")), (2, under("65000:2"))]);
     assert_eq!(next_hops(&mut rib), [address(1), address(2)]);
-    rib.peer_down(PeerId(1), Instant::now());
+    rib.peer_down(PeerId(1), bgp_core::PeerDown::Purge, Instant::now());
     assert_eq!(next_hops(&mut rib), [address(2)]);
 }
 
@@ -84,7 +84,7 @@ fn one_way_told_by_two_reflectors_is_one_path_and_losing_one_changes_no_forwardi
     assert_eq!(events(&mut rib), [], "nothing new for the VRF");
     assert_eq!(rib.counts().paths, 2);
     assert_eq!(rib.counts().attribute_sets, 1, "told twice, stored once");
-    rib.peer_down(PeerId(1), now);
+    rib.peer_down(PeerId(1), bgp_core::PeerDown::Purge, now);
     assert_eq!(next_hops(&mut rib), [address(1)]);
 }
 

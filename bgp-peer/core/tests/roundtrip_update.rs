@@ -32,6 +32,7 @@ fn session(is_ibgp: bool, as4: bool, extended_message: bool) -> Negotiated {
         route_refresh: true,
         enhanced_route_refresh: true,
         extended_nexthop: FamilySet::L3VPN,
+        restart: Default::default(),
     }
 }
 
@@ -325,7 +326,7 @@ fn hear(session: &Negotiated, bodies: &[&[u8]]) {
     let mut rib = Rib::new(config);
     let import = (0..=255).map(|n| RouteTarget::from_ext_community([0, 2, 0, 0, 0, 0, 0, n]).unwrap());
     rib.set_imports(vec![VrfImport { vrf: VrfId(0), import: import.collect() }], now);
-    let policy = PeerPolicy { address: session.peer_router_id.into(), default_encap: None };
+    let policy = PeerPolicy::new(session.peer_router_id.into());
     rib.peer_up(PeerId(0), policy, session, now);
     for body in bodies {
         let _ = rib.handle_update(PeerId(0), body, now);
@@ -335,7 +336,7 @@ fn hear(session: &Negotiated, bodies: &[&[u8]]) {
         let mut out = BytesMut::new();
         while rib.poll_message(PeerId(0), &mut out) {}
     }
-    rib.peer_down(PeerId(0), now);
+    rib.peer_down(PeerId(0), bgp_core::PeerDown::Purge, now);
     assert_eq!((rib.counts().routes, rib.counts().paths, rib.counts().attribute_sets), (0, 0, 0));
 }
 
@@ -349,7 +350,7 @@ fn octets_sent(routes: &[LocalRoute]) -> (usize, usize) {
     let families = FamilySet::from_iter([Family::Vpnv4, Family::Vpnv6]);
     let session = Negotiated { families, ..session };
     routes.iter().for_each(|route| rib.originate(route.clone(), now));
-    let policy = PeerPolicy { address: session.peer_router_id.into(), default_encap: None };
+    let policy = PeerPolicy::new(session.peer_router_id.into());
     rib.peer_up(PeerId(0), policy, &session, now);
     let mut out = BytesMut::new();
     while rib.poll_message(PeerId(0), &mut out) {}
@@ -390,6 +391,9 @@ fn packing_is_within_two_percent_of_the_least_possible() {
                     encaps: EncapSet::EMPTY,
                     local_pref: 100,
                     med: None,
+                    as_path_prepend: Vec::new(),
+                    communities: Vec::new(),
+                    large_communities: Vec::new(),
                 }
             })
             .collect();
@@ -410,6 +414,9 @@ fn a_set_too_large_for_a_message_is_not_sent_and_blocks_nothing() {
         encaps: EncapSet::EMPTY,
         local_pref: 100,
         med: None,
+        as_path_prepend: Vec::new(),
+        communities: Vec::new(),
+        large_communities: Vec::new(),
     };
     let small = LocalRoute {
         prefix: "65000:1:10.0.0.2/32".parse().unwrap(),

@@ -50,6 +50,9 @@ struct Slot {
     queued: Option<Group>,
 }
 
+/// Where a membership that is told came from: us, or somebody with this CLUSTER_LIST.
+pub(super) type MembershipPath = Option<Box<[u8]>>;
+
 #[derive(Debug, Default)]
 pub(super) struct AdjOut {
     slots: HashMap<RouteId, Slot>,
@@ -58,12 +61,18 @@ pub(super) struct AdjOut {
     /// Every route is to be looked at again.
     pub(super) all_dirty: bool,
     /// Memberships that the neighbor has.
-    pub(super) memberships: BTreeSet<RtMembership>,
+    pub(super) memberships: BTreeMap<RtMembership, MembershipPath>,
+    /// Those that may have to be told or withdrawn.
+    pub(super) memberships_dirty: BTreeSet<RtMembership>,
     /// Those of them that we gave up. The withdrawal goes out even if we want them again by then: their routes are gone
     /// here, and only a new membership brings them back.
     pub(super) memberships_given_up: BTreeSet<RtMembership>,
     /// Those of them that it asked for again.
     pub(super) memberships_again: BTreeSet<RtMembership>,
+    /// Memberships that the neighbor gave up since routes were last sorted.
+    pub(super) lost_interest: BTreeSet<RtMembership>,
+    /// Routes that it has.
+    pub(super) told: usize,
     /// Families whose next complete transfer ends with End-of-RIB.
     pub(super) end_of_rib: BTreeSet<Family>,
     /// Families whose refresh has yet to begin (BoRR) and to end (EoRR).
@@ -184,7 +193,9 @@ impl AdjOut {
             Group::Announce(_, id) => Sent::This(id, label),
         };
         slot.queued = None;
+        self.told += usize::from(matches!(sent, Sent::This(..)));
         if let Sent::This(before, _) = std::mem::replace(&mut slot.sent, sent) {
+            self.told -= 1;
             attrs.release(before);
         }
         self.leave(group, route);
@@ -212,13 +223,14 @@ impl AdjOut {
             {
                 attrs.release(id);
                 slot.sent = Sent::Again;
+                self.told -= 1;
                 self.dirty.insert(*route);
             }
         }
     }
 
-    /// The neighbor gave up memberships, and with them the routes that it no longer wants. If it wants them again before
-    /// we have withdrawn them, it needs them again.
+    /// The neighbor gave up memberships, and with them the routes that nothing else asked for. If it wants them again
+    /// before we have withdrawn them, it needs them again.
     pub(super) fn given_up(&mut self, wants: impl Fn(AttrSet<'_>) -> bool, attrs: &mut AttrTable) {
         for slot in self.slots.values_mut() {
             if let Sent::This(id, _) = slot.sent
@@ -226,6 +238,7 @@ impl AdjOut {
             {
                 attrs.release(id);
                 slot.sent = Sent::Again;
+                self.told -= 1;
             }
         }
         self.all_dirty = true;

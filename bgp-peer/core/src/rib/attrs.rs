@@ -10,6 +10,7 @@ use vrouter_types::Asn;
 
 use crate::wire::attr::check::Origin;
 use crate::wire::attr::set::AttrSet;
+use crate::wire::community::Community;
 use crate::wire::ext_community::NamedEncaps;
 
 use super::slab::Slab;
@@ -30,11 +31,19 @@ pub(super) struct Merits {
     pub(super) med: u32,
     pub(super) originator_id: Option<Ipv4Addr>,
     pub(super) cluster_list_length: u16,
+    /// LLGR_STALE (RFC 9494 §4.3).
+    pub(super) is_long_lived: bool,
+    /// NO_LLGR (RFC 9494 §4.3).
+    pub(super) no_long_lived: bool,
+    /// NO_ADVERTISE, and NO_EXPORT or NO_EXPORT_SUBCONFED (RFC 1997).
+    pub(super) no_advertise: bool,
+    pub(super) no_export: bool,
 }
 
 impl Merits {
     fn read(set: AttrSet<'_>) -> Merits {
         let path = set.as_path();
+        let carries = |wanted: &[Community]| set.communities().any(|community| wanted.contains(&community));
         Merits {
             next_hop: set.next_hop().to_canonical(),
             encaps: set.named_encaps(),
@@ -46,6 +55,10 @@ impl Merits {
             med: set.med().unwrap_or(0),
             originator_id: set.originator_id(),
             cluster_list_length: u16::try_from(set.cluster_list().count()).unwrap_or(u16::MAX),
+            is_long_lived: carries(&[Community::LLGR_STALE]),
+            no_long_lived: carries(&[Community::NO_LLGR]),
+            no_advertise: carries(&[Community::NO_ADVERTISE]),
+            no_export: carries(&[Community::NO_EXPORT, Community::NO_EXPORT_SUBCONFED]),
         }
     }
 }

@@ -3,8 +3,9 @@
 use vrouter_types::{EncapSet, Label, Prefix, VpnPrefix};
 
 use super::attrs::{AttrId, Merits};
-use super::config::{PathSource, VrfPath};
+use super::config::{PathSource, RibEvent, VrfPath};
 use super::decision::{Candidate, Step, decide};
+use super::sender::Sender;
 use super::table::{Path, RouteId, Source};
 use super::{Rib, VrfId};
 
@@ -12,6 +13,7 @@ use super::{Rib, VrfId};
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) octets: Vec<u8>,
+    pub(super) more_octets: Vec<u8>,
     pub(super) paths: Vec<VrfPath>,
     importers: Vec<VrfId>,
     more_importers: Vec<VrfId>,
@@ -33,22 +35,21 @@ impl Rib {
         let route = self.table.find_or_insert(key);
         let path = Path::new(source, attrs, label, since);
         let known = self.table.path(route, source).copied();
-        let has_room = source.is_local() || known.is_some() || self.received < self.config.max_paths;
-        if !has_room {
-            self.refused += 1;
-            self.is_starved = true;
-        }
+        let has_room = source.is_local() || known.is_some() || self.has_room(source);
         if !has_room || known.is_some_and(|known| known.says_the_same(&path)) {
             self.table.set_stale(route, source, false);
             self.attrs.release(attrs);
             self.table.forget_if_unused(route);
             return;
         }
-        let was_local = self.is_best_local(route);
-        if self.table.put(route, path).is_none() && !source.is_local() {
+        let best = self.table.best(route).copied();
+        if self.table.put(route, path).is_none()
+            && let Some(sender) = self.sender_mut(source)
+        {
+            sender.paths += 1;
             self.received += 1;
         }
-        self.path_changed(route, key.prefix, known.map(|known| known.attrs), Some(attrs), was_local);
+        self.path_changed(route, key.prefix, known.map(|known| known.attrs), Some(attrs), best);
         if let Some(known) = known {
             self.attrs.release(known.attrs);
         }
@@ -57,15 +58,43 @@ impl Rib {
     /// Removes a path, if there is one.
     pub(super) fn take_path(&mut self, key: VpnPrefix, source: Source) {
         let Some(route) = self.table.find(key) else { return };
-        let was_local = self.is_best_local(route);
+        let best = self.table.best(route).copied();
         let Some(gone) = self.table.take(route, source) else { return };
-        if !source.is_local() {
+        if let Some(sender) = self.sender_mut(source) {
+            sender.paths -= 1;
             self.received -= 1;
             self.make_up_for_refusals();
         }
-        self.path_changed(route, key.prefix, Some(gone.attrs), None, was_local);
+        self.path_changed(route, key.prefix, Some(gone.attrs), None, best);
         self.attrs.release(gone.attrs);
         self.table.forget_if_unused(route);
+    }
+
+    /// Whether one path more may be stored from a neighbor; if not, that is counted and told.
+    fn has_room(&mut self, source: Source) -> bool {
+        let has_room = self.received < self.config.max_paths;
+        if !has_room {
+            self.refused += 1;
+            self.is_starved = true;
+            return false;
+        }
+        let PathSource::Peer(id) = PathSource::from(source) else { return true };
+        let Some(sender) = self.senders.get_mut(&id) else { return false };
+        let is_within = sender.policy.max_prefixes.is_none_or(|most| sender.paths < most);
+        if !is_within {
+            self.refused += 1;
+            if !std::mem::replace(&mut sender.is_over_limit, true) {
+                self.notices.push_back(RibEvent::PrefixLimit(id));
+            }
+        }
+        is_within
+    }
+
+    fn sender_mut(&mut self, source: Source) -> Option<&mut Sender> {
+        match PathSource::from(source) {
+            PathSource::Local => None,
+            PathSource::Peer(peer) => self.senders.get_mut(&peer),
+        }
     }
 
     /// There is room again for what was refused: asks for it. A tenth must be free, or a full table would ask all the time.
@@ -84,7 +113,7 @@ impl Rib {
             let paths: Vec<Path> = self.table.paths(route).copied().collect();
             for path in paths {
                 self.imports.importers(self.attrs.set(path.attrs), &mut importers);
-                if importers.is_empty() && !path.source.is_local() {
+                if importers.is_empty() && !path.source.is_local() && !self.is_reflector {
                     self.take_path(key, path.source);
                 }
                 for vrf in &importers {
@@ -120,7 +149,7 @@ impl Rib {
         let source = PathSource::from(path.source);
         let default_encap = match source {
             PathSource::Local => None,
-            PathSource::Peer(peer) => self.peers.get(&peer).and_then(|peer| peer.policy.default_encap),
+            PathSource::Peer(peer) => self.senders.get(&peer).and_then(|sender| sender.policy.default_encap),
         };
         let named = merits.encaps.set();
         let encaps = if named.is_empty() { EncapSet::from_iter(default_encap) } else { named };
@@ -140,10 +169,17 @@ impl Rib {
         prefix: Prefix,
         before: Option<AttrId>,
         after: Option<AttrId>,
-        was_local: bool,
+        best_before: Option<Path>,
     ) {
         self.select_best(route);
-        if was_local || self.is_best_local(route) {
+        let best = self.table.best(route).copied();
+        let is_told =
+            |best: Option<Path>| best.is_some_and(|best| best.source.is_local() || self.is_reflector);
+        let is_same = match (best_before, best) {
+            (Some(before), Some(after)) => before.says_the_same(&after),
+            (before, after) => before.is_none() && after.is_none(),
+        };
+        if !is_same && (is_told(best_before) || is_told(best)) {
             self.peers.values_mut().for_each(|peer| peer.out.touch(route));
         }
         let (mut affected, mut more) =
@@ -179,32 +215,33 @@ impl Rib {
         candidates.clear();
         candidates
             .extend(paths.filter_map(|path| Some(self.candidate(&path, self.attrs.merits(path.attrs)?))));
+        if self.is_reflector && last == Step::PeerAddress {
+            // What we cannot use ourselves, those we reflect to may.
+            candidates.iter_mut().for_each(|candidate| candidate.is_usable = true);
+        }
         decide(&candidates, last, &mut self.scratch.lost);
         self.scratch.candidates = candidates;
     }
 
     fn candidate(&self, path: &Path, merits: &Merits) -> Candidate {
-        let peer = match PathSource::from(path.source) {
+        let sender = match PathSource::from(path.source) {
             PathSource::Local => None,
-            PathSource::Peer(peer) => self.peers.get(&peer),
+            PathSource::Peer(peer) => self.senders.get(&peer),
         };
-        let sender = peer.map_or(self.config.router_id, |peer| peer.session.peer_router_id);
+        let router_id = sender.map_or(self.config.router_id, |sender| sender.router_id);
         Candidate {
             is_usable: merits.encaps.is_usable(),
+            is_long_lived: merits.is_long_lived,
             is_local: path.source.is_local(),
             local_pref: merits.local_pref,
             as_path_length: merits.as_path_length,
             origin: merits.origin,
             neighbor_as: merits.neighbor_as,
             med: merits.med,
-            is_external: peer.is_some_and(|peer| !peer.session.is_ibgp),
-            identifier: merits.originator_id.unwrap_or(sender),
+            is_external: sender.is_some_and(|sender| !sender.is_ibgp),
+            identifier: merits.originator_id.unwrap_or(router_id),
             cluster_list_length: merits.cluster_list_length,
-            peer_address: peer.map(|peer| peer.policy.address),
+            peer_address: sender.map(|sender| sender.policy.address),
         }
-    }
-
-    fn is_best_local(&self, route: RouteId) -> bool {
-        self.table.best(route).is_some_and(|best| best.source.is_local())
     }
 }

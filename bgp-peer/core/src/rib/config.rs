@@ -1,10 +1,12 @@
 //! What the RIB is told and what it tells: configuration, own routes, routes for VRFs.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use vrouter_types::{Asn, Encap, EncapSet, Label, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId};
 
-use crate::PeerId;
+use crate::wire::community::{Community, LargeCommunity};
+use crate::{Family, FamilySet, PeerId};
 
 /// What does not change while the RIB lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +47,49 @@ pub struct LocalRoute {
     pub local_pref: u32,
     /// MULTI_EXIT_DISC.
     pub med: Option<u32>,
+    /// AS numbers in AS_PATH, the nearest first. A neighbor of one of these takes the route for a loop.
+    pub as_path_prepend: Vec<Asn>,
+    /// COMMUNITIES. NO_ADVERTISE and NO_EXPORT (RFC 1997) are obeyed here too.
+    pub communities: Vec<Community>,
+    /// LARGE_COMMUNITY.
+    pub large_communities: Vec<LargeCommunity>,
 }
 
-/// What is configured about a neighbor and concerns its routes.
+/// What is known about a neighbor beside its session and concerns its routes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerPolicy {
     /// Its address.
     pub address: IpAddr,
     /// For routes that name no encapsulation.
     pub default_encap: Option<Encap>,
+    /// Whether we reflect its routes to everyone, and everyone's to it (RFC 4456 §6).
+    pub route_reflector_client: bool,
+    /// How many routes it may have here; more are refused, and [`RibEvent::PrefixLimit`] says so. Not a family each.
+    pub max_prefixes: Option<usize>,
+}
+
+impl PeerPolicy {
+    /// A neighbor of which nothing but the address is special.
+    pub fn new(address: IpAddr) -> PeerPolicy {
+        PeerPolicy { address, default_encap: None, route_reflector_client: false, max_prefixes: None }
+    }
+}
+
+/// How a session ended, as far as its routes are concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PeerDown {
+    /// They go at once.
+    #[default]
+    Purge,
+    /// They stay, as stale, until the neighbor is back and has sent its own again (RFC 4724 §4.2, RFC 8538 §4).
+    Restarting {
+        /// Those of these families; others go at once.
+        families: FamilySet,
+        /// The longest they stay without a session.
+        until: Instant,
+        /// How much longer as long-lived stale routes (RFC 9494 §4.2).
+        long_lived: Vec<(Family, Duration)>,
+    },
 }
 
 /// What has changed for others.
@@ -61,6 +97,8 @@ pub struct PeerPolicy {
 pub enum RibEvent {
     /// A VRF's route is new, different or gone.
     VrfRoute(VrfRoute),
+    /// The neighbor sent more routes than it may have. Said once a session; what goes beyond is refused.
+    PrefixLimit(PeerId),
 }
 
 /// A VRF's route.

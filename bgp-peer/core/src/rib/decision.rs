@@ -15,6 +15,8 @@ use crate::wire::attr::check::Origin;
 pub enum Step {
     /// RFC 4271 §9.1.2.1: the path can be used at all: an encapsulation we know.
     Usable,
+    /// RFC 9494 §4.3: a long-lived stale route only where there is no other.
+    LongLived,
     /// RFC 4271 §9.1.1: our own route.
     Local,
     /// RFC 4271 §9.1.1: highest LOCAL_PREF.
@@ -37,11 +39,33 @@ pub enum Step {
     PeerAddress,
 }
 
+impl std::fmt::Display for Step {
+    /// With the number that RFC 4271 §9.1.2.2 gives it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Step::Usable => "it names no encapsulation that we know (RFC 4271 §9.1.2.1)",
+            Step::LongLived => "long-lived stale (RFC 9494 §4.3)",
+            Step::Local => "not our own",
+            Step::LocalPref => "lower LOCAL_PREF (RFC 4271 §9.1.1)",
+            Step::AsPathLength => "longer AS_PATH (step a)",
+            Step::Origin => "higher ORIGIN (step b)",
+            Step::Med => "higher MULTI_EXIT_DISC (step c)",
+            Step::External => "internal, another is external (step d)",
+            Step::InteriorCost => "higher interior cost (step e)",
+            Step::Identifier => "higher BGP identifier or ORIGINATOR_ID (step f)",
+            Step::ClusterListLength => "longer CLUSTER_LIST (RFC 4456 §9)",
+            Step::PeerAddress => "higher neighbor address (step g)",
+        })
+    }
+}
+
 /// What the steps compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Candidate {
     /// Whether it can be used.
     pub is_usable: bool,
+    /// Whether it is long-lived stale.
+    pub is_long_lived: bool,
     /// Whether it is our own.
     pub is_local: bool,
     /// LOCAL_PREF.
@@ -72,6 +96,7 @@ pub fn decide(candidates: &[Candidate], last: Step, lost: &mut Vec<Option<Step>>
     for step in STEPS.into_iter().take_while(|step| *step <= last) {
         match step {
             Step::Usable => remove(candidates, lost, step, |c| !c.is_usable),
+            Step::LongLived => keep_least(candidates, lost, step, |c| c.is_long_lived),
             Step::Local => keep_least(candidates, lost, step, |c| !c.is_local),
             Step::LocalPref => keep_least(candidates, lost, step, |c| u32::MAX - c.local_pref),
             Step::AsPathLength => keep_least(candidates, lost, step, |c| c.as_path_length),
@@ -128,8 +153,9 @@ fn left<'c>(candidates: &'c [Candidate], lost: &[Option<Step>]) -> impl Iterator
     candidates.iter().zip(lost).filter(|(_, lost)| lost.is_none()).map(|(candidate, _)| candidate)
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Usable,
+    Step::LongLived,
     Step::Local,
     Step::LocalPref,
     Step::AsPathLength,

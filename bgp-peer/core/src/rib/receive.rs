@@ -1,18 +1,18 @@
 //! What neighbors say: UPDATE and ROUTE-REFRESH.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use vrouter_types::VpnPrefix;
-
 use crate::wire::attr::set::AttrSet;
-use crate::wire::nlri::{Nlri, Nlris};
+use crate::wire::nlri::{Nlri, Nlris, RtMembership};
 use crate::wire::route_refresh::RouteRefresh;
 use crate::wire::update::{Reach, Update};
 use crate::{Family, Notification, PeerId};
 
 use super::attrs::AttrId;
+use super::sender::Sender;
 use super::table::{Source, family_of};
-use super::{Peer, Rib, VPN};
+use super::{Peer, Rib};
 
 impl Rib {
     /// Takes the body of an UPDATE. An error ends the session (RFC 7606 §2).
@@ -83,24 +83,33 @@ impl Rib {
 
     /// The attribute set to store, counted once; `None`: the routes are not to be kept.
     fn judge(&mut self, peer: PeerId, update: &Update<'_>, reach: Reach<'_>) -> Option<AttrId> {
-        let counts = &mut self.peers.get_mut(&peer)?.counts;
+        let state = self.peers.get_mut(&peer)?;
+        let counts = &mut state.counts;
         if update.malformed.is_some() {
             return None;
         }
         let octets = &mut self.scratch.octets;
-        update.attributes.canonical(reach.next_hop.to_canonical(), octets);
+        let next_hop = reach.next_hop.to_canonical();
+        update.attributes.canonical(next_hop, octets);
         let set = AttrSet::new(octets);
-        // RFC 4271 §9.1.2, RFC 4456 §8: our AS number, identifier or cluster in it: a loop.
+        // RFC 4271 §9.1.2, §5.1.3, RFC 4456 §8: our AS number, address, identifier or cluster in it: a loop.
         let is_loop = set.as_path().numbers().any(|asn| asn == self.config.asn)
             || set.originator_id() == Some(self.config.router_id)
-            || set.cluster_list().any(|cluster| cluster == self.config.cluster_id);
+            || set.cluster_list().any(|cluster| cluster == self.config.cluster_id)
+            || self.own_next_hops.contains_key(&next_hop);
         if is_loop {
             counts.updates_looped += 1;
             return None;
         }
-        if !set.route_targets().any(|target| self.imports.is_target(target)) {
+        let is_imported = set.route_targets().any(|target| self.imports.is_target(target));
+        let is_reflected = self.is_reflector && state.session.is_ibgp;
+        if !is_imported && !is_reflected {
             counts.updates_not_imported += 1;
             return None;
+        }
+        if is_reflected && set.originator_id().is_none() {
+            set.with_originator(state.session.peer_router_id, &mut self.scratch.more_octets);
+            return Some(self.attrs.intern(&self.scratch.more_octets));
         }
         Some(self.attrs.intern(octets))
     }
@@ -117,18 +126,26 @@ impl Rib {
     }
 
     fn withdraw_memberships(&mut self, peer: PeerId, routes: Nlris<'_>) {
-        let Some(Peer { memberships: Some(memberships), out, .. }) = self.peers.get_mut(&peer) else {
-            return;
-        };
-        let mut changed = false;
-        for route in routes {
-            if let Nlri::Rtc(membership) = route {
-                changed |= memberships.remove(membership);
+        let gone = routes.filter_map(|route| match route {
+            Nlri::Rtc(membership) => Some(membership),
+            _ => None,
+        });
+        self.give_up_memberships(peer, gone.collect());
+    }
+
+    /// The neighbor no longer wants these.
+    pub(super) fn give_up_memberships(&mut self, peer: PeerId, gone: BTreeSet<RtMembership>) {
+        let Some(Sender { memberships: Some(memberships), .. }) = self.senders.get_mut(&peer) else { return };
+        let gone: Vec<_> = gone.into_iter().filter(|membership| memberships.remove(*membership)).collect();
+        let has_room = memberships.len() <= self.config.max_paths - self.config.max_paths / 10;
+        let ask = has_room && std::mem::take(&mut memberships.is_starved);
+        if let Some(Peer { out, session, .. }) = self.peers.get_mut(&peer) {
+            out.lost_interest.extend(&gone);
+            if ask && session.route_refresh {
+                out.requests.insert(Family::Rtc);
             }
         }
-        if changed {
-            out.given_up(|set| memberships.want(set), &mut self.attrs);
-        }
+        gone.into_iter().for_each(|membership| self.note_interest(peer, membership, false));
     }
 
     fn receive_memberships(&mut self, peer: PeerId, update: &Update<'_>, routes: Nlris<'_>) {
@@ -141,16 +158,23 @@ impl Rib {
         if update.malformed.is_some() || is_loop {
             return self.withdraw_memberships(peer, routes);
         }
-        let Some(Peer { memberships: Some(memberships), out, .. }) = self.peers.get_mut(&peer) else {
-            return;
-        };
         for route in routes {
             let Nlri::Rtc(membership) = route else { continue };
-            if memberships.len() >= self.config.max_paths && !memberships.contains(membership) {
+            let Some(Sender { memberships: Some(memberships), .. }) = self.senders.get_mut(&peer) else {
+                return;
+            };
+            let is_known = memberships.cluster_list(membership).is_some();
+            if memberships.len() >= self.config.max_paths && !is_known {
+                memberships.is_starved = true;
                 self.refused += 1;
                 continue;
             }
-            out.all_dirty |= memberships.add(membership);
+            if memberships.add(membership, attributes.cluster_list) {
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.out.all_dirty |= !is_known;
+                }
+                self.note_interest(peer, membership, true);
+            }
         }
     }
 
@@ -158,8 +182,12 @@ impl Rib {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some(family) = family.filter(|family| state.session.families.contains(*family)) else { return };
         state.end_of_rib_heard.insert(family);
-        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
+        let Some(sender) = self.senders.get_mut(&peer) else { return };
+        if let (Family::Rtc, Some(memberships)) = (family, &mut sender.memberships) {
             memberships.stop_waiting();
+        }
+        if sender.stale.iter().any(|stale| stale.family == family) {
+            self.sweep(peer, family);
         }
     }
 
@@ -167,8 +195,8 @@ impl Rib {
     fn send_again(&mut self, peer: PeerId, family: Family) {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         if family == Family::Rtc {
-            state.out.memberships_again.clone_from(&state.out.memberships);
-            state.memberships_dirty = true;
+            state.out.memberships_again = state.out.memberships.keys().copied().collect();
+            state.out.memberships_dirty.extend(state.out.memberships.keys());
         } else {
             state.out.send_again(family, &self.table, &mut self.attrs);
         }
@@ -179,34 +207,20 @@ impl Rib {
     }
 
     fn begin_refresh(&mut self, peer: PeerId, family: Family) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships) {
-            memberships.begin_refresh();
+        if let (Family::Rtc, Some(sender)) = (family, self.senders.get_mut(&peer))
+            && let Some(memberships) = &mut sender.memberships
+        {
+            return memberships.begin_refresh();
         }
-        let source = state.source;
-        let routes: Vec<_> = self.table.routes().filter(|(_, key)| family_of(*key) == family).collect();
-        for (route, _) in routes {
-            self.table.set_stale(route, source, true);
-        }
+        self.visit(peer, |rib, route, key, path| {
+            if family_of(key) == family {
+                rib.table.set_stale(route, path.source, true);
+            }
+        });
     }
 
     /// RFC 7313 §4: what was not announced again is gone.
     fn end_refresh(&mut self, peer: PeerId, family: Family) {
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        if let (Family::Rtc, Some(memberships)) = (family, &mut state.memberships)
-            && memberships.end_refresh()
-        {
-            state.out.given_up(|set| memberships.want(set), &mut self.attrs);
-        }
-        let source = state.source;
-        if VPN.contains(&family) {
-            let is_stale = |key: VpnPrefix| {
-                let path = self.table.find(key).and_then(|route| self.table.path(route, source));
-                family_of(key) == family && path.is_some_and(|path| path.is_stale())
-            };
-            let swept: Vec<_> =
-                self.table.routes().map(|(_, key)| key).filter(|key| is_stale(*key)).collect();
-            swept.into_iter().for_each(|key| self.take_path(key, source));
-        }
+        self.sweep(peer, family);
     }
 }

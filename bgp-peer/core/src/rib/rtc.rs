@@ -2,7 +2,7 @@
 //!
 //! Prefix semantics as in RFC 4684 §4, the origin AS not compared. Whole targets are looked up, shorter ones walked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -16,8 +16,9 @@ pub(super) const WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Memberships {
-    all: BTreeSet<RtMembership>,
-    /// Announced before the neighbor's BoRR and not again since (RFC 7313 §4).
+    /// With the CLUSTER_LIST that each came with.
+    all: BTreeMap<RtMembership, Box<[u8]>>,
+    /// Announced before the neighbor's BoRR, or its restart, and not again since (RFC 7313 §4, RFC 4724 §4.2).
     stale: BTreeSet<RtMembership>,
     /// Whole targets, with how many origin AS numbers want each.
     whole: HashMap<ExtCommunity, u32>,
@@ -25,37 +26,47 @@ pub(super) struct Memberships {
     open: Vec<RtMembership>,
     /// Until when to wait for the End-of-RIB; `None`: no longer.
     wait_until: Option<Instant>,
+    /// Some found no room, and have not been asked for since.
+    pub(super) is_starved: bool,
 }
 
 impl Memberships {
-    pub(super) fn new(now: Instant) -> Memberships {
+    pub(super) fn new() -> Memberships {
         Memberships {
-            all: BTreeSet::new(),
+            all: BTreeMap::new(),
             stale: BTreeSet::new(),
             whole: HashMap::new(),
             open: Vec::new(),
-            wait_until: Some(now + WAIT),
+            wait_until: None,
+            is_starved: false,
         }
     }
 
-    /// True: this changes what is wanted.
-    pub(super) fn add(&mut self, membership: RtMembership) -> bool {
+    /// The session is up: they come now.
+    pub(super) fn wait(&mut self, now: Instant) {
+        self.wait_until = Some(now + WAIT);
+    }
+
+    /// True: this changes what is wanted, or what it came with.
+    pub(super) fn add(&mut self, membership: RtMembership, cluster_list: &[u8]) -> bool {
         self.stale.remove(&membership);
-        if !self.all.insert(membership) {
-            return false;
+        match self.all.insert(membership, cluster_list.into()) {
+            Some(before) => *before != *cluster_list,
+            None => {
+                if membership.target_bits() == 64 {
+                    *self.whole.entry(membership.target_octets()).or_default() += 1;
+                } else {
+                    self.open.push(membership);
+                }
+                true
+            }
         }
-        if membership.target_bits() == 64 {
-            *self.whole.entry(membership.target_octets()).or_default() += 1;
-        } else {
-            self.open.push(membership);
-        }
-        true
     }
 
     /// True: this changes what is wanted.
     pub(super) fn remove(&mut self, membership: RtMembership) -> bool {
         self.stale.remove(&membership);
-        if !self.all.remove(&membership) {
+        if self.all.remove(&membership).is_none() {
             return false;
         }
         if membership.target_bits() < 64 {
@@ -70,18 +81,26 @@ impl Memberships {
     }
 
     pub(super) fn begin_refresh(&mut self) {
-        self.stale.clone_from(&self.all);
+        self.stale = self.all.keys().copied().collect();
     }
 
-    /// True: this changes what is wanted.
-    pub(super) fn end_refresh(&mut self) -> bool {
-        let swept = std::mem::take(&mut self.stale);
-        swept.into_iter().fold(false, |changed, membership| self.remove(membership) | changed)
+    /// Those that were not announced again.
+    pub(super) fn end_refresh(&mut self) -> BTreeSet<RtMembership> {
+        std::mem::take(&mut self.stale)
+    }
+
+    /// What is wanted without these.
+    pub(super) fn without(&self, given_up: &BTreeSet<RtMembership>) -> Memberships {
+        let mut rest = Memberships::new();
+        for membership in self.all.keys().filter(|membership| !given_up.contains(membership)) {
+            rest.add(*membership, &[]);
+        }
+        rest
     }
 
     /// Whether a route with these attributes is wanted. One without communities only by those who want everything.
     pub(super) fn want(&self, set: AttrSet<'_>) -> bool {
-        self.all.contains(&RtMembership::DEFAULT)
+        self.all.contains_key(&RtMembership::DEFAULT)
             || ext_communities(set.ext_communities()).any(|community| {
                 self.whole.contains_key(&community) || self.open.iter().any(|open| open.wants(community))
             })
@@ -97,11 +116,12 @@ impl Memberships {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &RtMembership> {
-        self.all.iter()
+        self.all.keys()
     }
 
-    pub(super) fn contains(&self, membership: RtMembership) -> bool {
-        self.all.contains(&membership)
+    /// The CLUSTER_LIST that it came with.
+    pub(super) fn cluster_list(&self, membership: RtMembership) -> Option<&[u8]> {
+        self.all.get(&membership).map(|list| &**list)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -16,7 +16,7 @@ use crate::{Family, FamilySet, PeerId};
 
 use super::config::PathSource;
 use super::table::{Path, RouteId, family_of};
-use super::{Peer, Rib};
+use super::{Rib, Sender};
 
 /// What a route is known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -168,11 +168,11 @@ impl Rib {
     /// One neighbor's counts, if its session is up.
     pub fn peer_counts(&self, peer: PeerId) -> Option<PeerCounts> {
         let state = self.peers.get(&peer)?;
-        let held = self.table.routes().filter(|(route, _)| self.table.path(*route, state.source).is_some());
+        let sender = self.senders.get(&peer)?;
         Some(PeerCounts {
-            received: held.count(),
-            advertised: state.out.known().count(),
-            memberships_received: state.memberships.as_ref().map_or(0, |all| all.len()),
+            received: sender.paths,
+            advertised: state.out.told,
+            memberships_received: sender.memberships.as_ref().map_or(0, |all| all.len()),
             memberships_advertised: state.out.memberships.len(),
             routes_too_long: state.out.too_long,
             ..state.counts
@@ -188,8 +188,9 @@ impl Rib {
     pub fn routes(&self, query: &RouteQuery) -> Vec<RouteView> {
         let mut views = match query.scope {
             RouteScope::All => {
-                let peers = self.peers.iter().map(|(id, peer)| (PathSource::Peer(*id), peer));
-                let memberships = peers.flat_map(|(source, peer)| self.received_memberships(source, peer));
+                let senders = self.senders.iter().map(|(id, sender)| (PathSource::Peer(*id), sender));
+                let memberships =
+                    senders.flat_map(|(source, sender)| self.received_memberships(source, sender));
                 let own =
                     self.own_memberships.iter().map(|own| self.membership_view(*own, PathSource::Local));
                 self.paths(None).chain(own).chain(memberships).collect()
@@ -203,9 +204,9 @@ impl Rib {
     }
 
     fn received_from(&self, id: PeerId) -> Vec<RouteView> {
-        let Some(peer) = self.peers.get(&id) else { return Vec::new() };
+        let Some(sender) = self.senders.get(&id) else { return Vec::new() };
         let source = PathSource::Peer(id);
-        self.paths(Some(source)).chain(self.received_memberships(source, peer)).collect()
+        self.paths(Some(source)).chain(self.received_memberships(source, sender)).collect()
     }
 
     fn advertised_to(&self, id: PeerId) -> Vec<RouteView> {
@@ -216,7 +217,7 @@ impl Rib {
             let view = self.vpn_view(self.table.key(route)?, path);
             Some(RouteView { label: Some(label), ..view.with_set(self.attrs.set(attrs)) })
         });
-        let memberships = peer.out.memberships.iter();
+        let memberships = peer.out.memberships.keys();
         told.chain(memberships.map(|own| self.membership_view(*own, PathSource::Local))).collect()
     }
 
@@ -231,8 +232,8 @@ impl Rib {
             .map(|(key, path)| self.vpn_view(key, path))
     }
 
-    fn received_memberships(&self, source: PathSource, peer: &Peer) -> impl Iterator<Item = RouteView> {
-        let all = peer.memberships.iter().flat_map(|memberships| memberships.iter());
+    fn received_memberships(&self, source: PathSource, sender: &Sender) -> impl Iterator<Item = RouteView> {
+        let all = sender.memberships.iter().flat_map(|memberships| memberships.iter());
         all.map(move |membership| self.membership_view(*membership, source))
     }
 
@@ -256,7 +257,7 @@ impl Rib {
         let next_hop = match source {
             PathSource::Local => self.config.router_id.into(),
             PathSource::Peer(id) => {
-                self.peers.get(&id).map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.policy.address)
+                self.senders.get(&id).map_or(Ipv4Addr::UNSPECIFIED.into(), |sender| sender.policy.address)
             }
         };
         RouteView {

@@ -12,6 +12,64 @@ impl fmt::Display for Community {
     }
 }
 
+impl Community {
+    /// Not to another AS (RFC 1997).
+    pub const NO_EXPORT: Community = Community(0xffff_ff01);
+    /// Not to anyone (RFC 1997).
+    pub const NO_ADVERTISE: Community = Community(0xffff_ff02);
+    /// Not to another AS, nor to another member of a confederation (RFC 1997).
+    pub const NO_EXPORT_SUBCONFED: Community = Community(0xffff_ff03);
+    /// Kept although its origin has been away for long (RFC 9494 §4.3).
+    pub const LLGR_STALE: Community = Community(0xffff_0006);
+    /// Not to be kept like that (RFC 9494 §4.3).
+    pub const NO_LLGR: Community = Community(0xffff_0007);
+}
+
+/// The text is no community.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no {1}")]
+pub struct ParseCommunityError(String, &'static str);
+
+impl std::str::FromStr for Community {
+    type Err = ParseCommunityError;
+
+    /// `64512:1`, or one of the names of RFC 1997 and RFC 9494.
+    fn from_str(text: &str) -> Result<Community, ParseCommunityError> {
+        let numbers = || {
+            let (high, low) = text.split_once(':')?;
+            let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
+            Some(Community(u32::from(high) << 16 | u32::from(low)))
+        };
+        match text {
+            "no-export" => Ok(Community::NO_EXPORT),
+            "no-advertise" => Ok(Community::NO_ADVERTISE),
+            "no-export-subconfed" => Ok(Community::NO_EXPORT_SUBCONFED),
+            "llgr-stale" => Ok(Community::LLGR_STALE),
+            "no-llgr" => Ok(Community::NO_LLGR),
+            _ => numbers().ok_or_else(|| {
+                ParseCommunityError(shorten(text), "community (want 64512:1, no-export, no-advertise …)")
+            }),
+        }
+    }
+}
+
+impl std::str::FromStr for LargeCommunity {
+    type Err = ParseCommunityError;
+
+    /// `64512:1:2`.
+    fn from_str(text: &str) -> Result<LargeCommunity, ParseCommunityError> {
+        let mut numbers = text.split(':').map(|number| number.parse::<u32>().ok());
+        match [numbers.next(), numbers.next(), numbers.next(), numbers.next()] {
+            [Some(Some(a)), Some(Some(b)), Some(Some(c)), None] => Ok(LargeCommunity([a, b, c])),
+            _ => Err(ParseCommunityError(shorten(text), "large community (want 64512:1:2)")),
+        }
+    }
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(48).collect()
+}
+
 /// A community of twelve octets: global administrator and two numbers of its choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LargeCommunity(pub [u32; 3]);
@@ -38,6 +96,19 @@ pub fn large_communities(octets: &[u8]) -> impl Iterator<Item = LargeCommunity> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn communities_are_read_as_operators_write_them() {
+        assert_eq!("65000:1".parse(), Ok(Community(65000 << 16 | 1)));
+        assert_eq!("no-export".parse(), Ok(Community::NO_EXPORT));
+        assert_eq!("65000:1:2".parse(), Ok(LargeCommunity([65000, 1, 2])));
+        for wrong in ["", "1", "65536:1", "1:65536", "1:2:3", "a:b", "no-such"] {
+            assert!(wrong.parse::<Community>().is_err(), "{wrong}");
+        }
+        for wrong in ["", "1:2", "1:2:3:4", "4294967296:1:1", "1:2:x"] {
+            assert!(wrong.parse::<LargeCommunity>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn communities_print_as_operators_write_them() {

@@ -37,11 +37,12 @@ pub(crate) fn session(local: u8, peer: u8, families: FamilySet) -> Negotiated {
         route_refresh: true,
         enhanced_route_refresh: false,
         extended_nexthop: FamilySet::EMPTY,
+        restart: bgp_core::RestartTerms::default(),
     }
 }
 
 pub(crate) fn policy(n: u8) -> PeerPolicy {
-    PeerPolicy { address: IpAddr::V4(address(n)), default_encap: None }
+    PeerPolicy::new(IpAddr::V4(address(n)))
 }
 
 pub(crate) fn vpn() -> FamilySet {
@@ -67,6 +68,9 @@ pub(crate) fn route(prefix: &str, label: u32, targets: &[&str]) -> LocalRoute {
         encaps: EncapSet::from_iter([Encap::MplsOverUdp]),
         local_pref: 100,
         med: None,
+        as_path_prepend: Vec::new(),
+        communities: Vec::new(),
+        large_communities: Vec::new(),
     }
 }
 
@@ -114,7 +118,14 @@ pub(crate) fn connect(a: &mut Rib, b: &mut Rib, families: FamilySet, now: Instan
 }
 
 pub(crate) fn events(rib: &mut Rib) -> Vec<VrfRoute> {
-    std::iter::from_fn(|| rib.poll_event()).map(|RibEvent::VrfRoute(route)| route).collect()
+    std::iter::from_fn(|| rib.poll_event()).filter_map(vrf_route).collect()
+}
+
+fn vrf_route(event: RibEvent) -> Option<VrfRoute> {
+    match event {
+        RibEvent::VrfRoute(route) => Some(route),
+        RibEvent::PrefixLimit(_) => None,
+    }
 }
 
 pub(crate) fn seconds(n: u64) -> Duration {

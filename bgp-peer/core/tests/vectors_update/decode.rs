@@ -224,7 +224,7 @@ fn a_rib_takes_the_sessions_of_real_routers_and_holds_what_they_left() {
             follow(&body, &session, &mut held);
         }
         assert_eq!(rib.counts().paths, held.len(), "{capture}");
-        rib.peer_down(PeerId(0), now);
+        rib.peer_down(PeerId(0), bgp_core::PeerDown::Purge, now);
         assert_eq!((rib.counts().routes, rib.counts().attribute_sets), (0, 0));
     }
 }
@@ -239,7 +239,7 @@ fn rib_importing(updates: &[Value], now: Instant) -> Rib {
     let mut rib = Rib::new(config);
     rib.set_imports(vec![VrfImport { vrf: VrfId(0), import }], now);
     if let Some(first) = updates.first() {
-        let policy = PeerPolicy { address: PEER.into(), default_encap: None };
+        let policy = PeerPolicy::new(PEER.into());
         rib.peer_up(PeerId(0), policy, &session(first), now);
     }
     rib

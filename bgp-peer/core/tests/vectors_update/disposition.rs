@@ -83,7 +83,7 @@ impl Speaker {
         let mut rib = Rib::new(config);
         let import = vec!["target:65000:1".parse().unwrap()];
         rib.set_imports(vec![VrfImport { vrf: VrfId(0), import }], now);
-        let policy = PeerPolicy { address: PEER.into(), default_encap: None };
+        let policy = PeerPolicy::new(PEER.into());
         rib.peer_up(PeerId(0), policy, &session, now);
         Speaker { session, routes: BTreeSet::new(), rib, now }
     }

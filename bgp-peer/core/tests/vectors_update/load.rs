@@ -65,6 +65,7 @@ pub(crate) fn session(case: &Value) -> Negotiated {
         route_refresh: flag("route_refresh"),
         enhanced_route_refresh: flag("enhanced_route_refresh"),
         extended_nexthop: families("extended_nexthop"),
+        restart: Default::default(),
     }
 }
 

@@ -81,9 +81,12 @@ fn is_advertised(case: &Value) -> bool {
         encaps: EncapSet::EMPTY,
         local_pref: 100,
         med: None,
+        as_path_prepend: Vec::new(),
+        communities: Vec::new(),
+        large_communities: Vec::new(),
     };
     rib.originate(route, now);
-    let policy = PeerPolicy { address: PEER.into(), default_encap: None };
+    let policy = PeerPolicy::new(PEER.into());
     rib.peer_up(PeerId(0), policy, &session, now);
     for membership in list(case, "memberships") {
         rib.handle_update(PeerId(0), &announcement(&octets(membership)), now).unwrap();

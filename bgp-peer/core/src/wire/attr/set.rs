@@ -5,11 +5,13 @@
 //! stands for the next hop of either IP version, in 4 or 16 octets, wherever the message carried it. Equal routes thus have equal octets.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vrouter_types::{Asn, EncapSet, RouteTarget};
 
 use crate::wire::as_path::AsPath;
+use crate::wire::community::{Community, LargeCommunity, communities};
 use crate::wire::ext_community::{self, NamedEncaps, encap_communities, named_encaps};
 use crate::{Family, Negotiated};
 
@@ -101,6 +103,12 @@ pub struct LocalAttributes<'a> {
     pub route_targets: &'a [RouteTarget],
     /// Encapsulations.
     pub encaps: EncapSet,
+    /// AS_PATH.
+    pub as_path: &'a [Asn],
+    /// COMMUNITIES.
+    pub communities: &'a [Community],
+    /// LARGE_COMMUNITY.
+    pub large_communities: &'a [LargeCommunity],
 }
 
 impl LocalAttributes<'_> {
@@ -110,22 +118,40 @@ impl LocalAttributes<'_> {
         let mut targets = self.route_targets.to_vec();
         targets.sort_unstable();
         targets.dedup();
-        let communities: Vec<u8> = targets
+        let ext_communities: Vec<u8> = targets
             .into_iter()
             .map(RouteTarget::octets)
             .chain(encap_communities(self.encaps))
             .flatten()
             .collect();
+        let mut as_path = Vec::new();
+        // RFC 4271 §4.3: a segment counts its numbers in one octet.
+        for segment in self.as_path.chunks(usize::from(u8::MAX)) {
+            as_path.extend([AS_SEQUENCE, u8::try_from(segment.len()).unwrap_or(u8::MAX)]);
+            as_path.extend(segment.iter().flat_map(|asn| asn.0.to_be_bytes()));
+        }
+        let communities: Vec<u8> = sorted(self.communities).flat_map(|c| c.0.to_be_bytes()).collect();
+        let large_communities: Vec<u8> =
+            sorted(self.large_communities).flat_map(|c| c.0).flat_map(u32::to_be_bytes).collect();
         let attributes = Attributes {
             origin: Some(Origin::Igp),
+            as_path: AsPath::new(&as_path, true).ok(),
             med: self.med,
             local_pref: Some(self.local_pref),
-            ext_communities: &communities,
+            communities: &communities,
+            ext_communities: &ext_communities,
+            large_communities: &large_communities,
             ..Attributes::default()
         };
         attributes.canonical(self.next_hop, out);
     }
 }
+
+fn sorted<T: Copy + Ord>(values: &[T]) -> impl Iterator<Item = T> {
+    values.iter().copied().collect::<BTreeSet<T>>().into_iter()
+}
+
+const AS_SEQUENCE: u8 = 2;
 
 /// Canonical octets, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,6 +236,47 @@ impl<'a> AttrSet<'a> {
         let mut named = named_encaps(self.ext_communities());
         tunnel::name_tunnels(self.value(code::TUNNEL_ENCAP), self.next_hop(), &mut named);
         named
+    }
+
+    /// Writes the same attributes with another value for one of them, replacing what `out` holds.
+    pub fn with(self, flags: u8, code: u8, value: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        let mut new = Some(value);
+        for attribute in self.iter() {
+            if attribute.code >= code
+                && let Some(value) = new.take()
+            {
+                put_attribute(out, flags, code, value);
+            }
+            if attribute.code != code {
+                put_attribute(out, attribute.flags, attribute.code, attribute.value);
+            }
+        }
+        if let Some(value) = new {
+            put_attribute(out, flags, code, value);
+        }
+    }
+
+    /// With the ORIGINATOR_ID that a reflector adds where there is none (RFC 4456 §8).
+    pub fn with_originator(self, originator: Ipv4Addr, out: &mut Vec<u8>) {
+        self.with(flag::OPTIONAL, code::ORIGINATOR_ID, &originator.octets(), out);
+    }
+
+    /// With our cluster in front of the CLUSTER_LIST (RFC 4456 §8).
+    pub fn with_cluster(self, cluster: Ipv4Addr, out: &mut Vec<u8>) {
+        let list = [&cluster.octets(), self.value(code::CLUSTER_LIST)].concat();
+        self.with(flag::OPTIONAL, code::CLUSTER_LIST, &list, out);
+    }
+
+    /// COMMUNITIES.
+    pub fn communities(self) -> impl Iterator<Item = Community> {
+        communities(self.value(code::COMMUNITIES))
+    }
+
+    /// With one more community.
+    pub fn with_community(self, community: Community, out: &mut Vec<u8>) {
+        let list = [self.value(code::COMMUNITIES), &community.0.to_be_bytes()].concat();
+        self.with(flag::PASSED_ON, code::COMMUNITIES, &list, out);
     }
 
     fn number(self, code: u8) -> Option<u32> {

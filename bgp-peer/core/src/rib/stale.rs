@@ -1,0 +1,180 @@
+//! Routes that outlive the session they came over: graceful restart (RFC 4724, RFC 8538), then long-lived (RFC 9494).
+//!
+//! ```text
+//!  session ends ──▶ stale ──restart time──▶ long-lived stale: LLGR_STALE, only where there is no other ──▶ gone
+//!                     └──── session up, F bit: said again, or swept at End-of-RIB ────┘
+//! ```
+//! Routes with NO_LLGR go when the restart time is over. A route that is still stale when the session ends once more goes
+//! (RFC 4724 §4.2), unless it is of a long-lived family: then the end that was set for it first holds.
+
+use std::time::{Duration, Instant};
+
+use vrouter_types::VpnPrefix;
+
+use crate::wire::community::Community;
+use crate::{Family, FamilySet, Negotiated, PeerId};
+
+use super::config::{PathSource, PeerDown};
+use super::sender::Sender;
+use super::table::{Path, RouteId, Source, family_of};
+use super::{Rib, VPN};
+
+/// A family of a neighbor whose routes wait.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StaleFamily {
+    pub(super) family: Family,
+    pub(super) until: Instant,
+    /// What comes after.
+    pub(super) long_lived: Duration,
+    /// What has come.
+    pub(super) is_long_lived: bool,
+}
+
+impl Rib {
+    pub(super) fn sender(&self, source: Source) -> Option<&Sender> {
+        match PathSource::from(source) {
+            PathSource::Local => None,
+            PathSource::Peer(peer) => self.senders.get(&peer),
+        }
+    }
+
+    /// The session has ended: sorts what stays from what goes.
+    pub(super) fn keep_or_purge(&mut self, peer: PeerId, how: PeerDown) {
+        let (families, until, long_lived) = match how {
+            PeerDown::Purge => (FamilySet::EMPTY, None, Vec::new()),
+            PeerDown::Restarting { families, until, long_lived } => (families, Some(until), long_lived),
+        };
+        let Some(sender) = self.senders.get_mut(&peer) else { return };
+        let before = std::mem::take(&mut sender.stale);
+        if let Some(until) = until {
+            sender.stale.extend(families.iter().map(|family| {
+                let extra = long_lived.iter().find(|(long, _)| *long == family).map(|(_, time)| *time);
+                let first = before.iter().find(|stale| stale.family == family && stale.is_long_lived);
+                let long_lived = match first {
+                    Some(first) => first.until.saturating_duration_since(until),
+                    None => extra.unwrap_or_default(),
+                };
+                StaleFamily { family, until, long_lived, is_long_lived: false }
+            }));
+        }
+        let is_long = |family| long_lived.iter().any(|(long, time)| *long == family && !time.is_zero());
+        self.visit(peer, |rib, route, key, path| {
+            let family = family_of(key);
+            if families.contains(family) && (!path.is_stale() || is_long(family)) {
+                rib.table.set_stale(route, path.source, true);
+            } else {
+                rib.take_path(key, path.source);
+            }
+        });
+        self.keep_or_purge_memberships(peer, families.contains(Family::Rtc));
+        self.drop_if_idle(peer);
+    }
+
+    fn keep_or_purge_memberships(&mut self, peer: PeerId, is_kept: bool) {
+        let Some(sender) = self.senders.get_mut(&peer) else { return };
+        let Some(memberships) = &mut sender.memberships else { return };
+        if is_kept {
+            memberships.stop_waiting();
+            memberships.begin_refresh();
+            return;
+        }
+        let gone: Vec<_> = memberships.iter().copied().collect();
+        sender.memberships = None;
+        gone.into_iter().for_each(|membership| self.note_interest(peer, membership, false));
+    }
+
+    /// The session is up again: what is stale waits for the End-of-RIB, or goes at once.
+    pub(super) fn resume(&mut self, peer: PeerId, session: &Negotiated, now: Instant) {
+        let Some(sender) = self.senders.get_mut(&peer) else { return };
+        let (families, kept) = (session.families, session.forwarding_kept());
+        for stale in &mut sender.stale {
+            if !stale.is_long_lived {
+                stale.until = now + STALE;
+            }
+        }
+        let lost: Vec<Family> =
+            sender.stale.iter().map(|stale| stale.family).filter(|family| !kept.contains(*family)).collect();
+        lost.into_iter().for_each(|family| self.sweep(peer, family));
+        if !families.contains(Family::Rtc) {
+            self.keep_or_purge_memberships(peer, false);
+        }
+    }
+
+    /// Whatever of the family is still stale is gone.
+    pub(super) fn sweep(&mut self, peer: PeerId, family: Family) {
+        let Some(sender) = self.senders.get_mut(&peer) else { return };
+        sender.stale.retain(|stale| stale.family != family);
+        if family == Family::Rtc {
+            let gone = sender.memberships.as_mut().map(super::Memberships::end_refresh).unwrap_or_default();
+            self.give_up_memberships(peer, gone);
+        } else if VPN.contains(&family) {
+            self.visit(peer, |rib, _, key, path| {
+                if path.is_stale() && family_of(key) == family {
+                    rib.take_path(key, path.source);
+                }
+            });
+        }
+        self.drop_if_idle(peer);
+    }
+
+    pub(super) fn stale_timeout(&mut self, now: Instant) {
+        let is_due = |stale: &&StaleFamily| stale.until <= now;
+        let due = |(peer, sender): (&PeerId, &Sender)| {
+            sender.stale.iter().filter(is_due).map(|stale| (*peer, stale.family)).collect::<Vec<_>>()
+        };
+        let due: Vec<(PeerId, Family)> = self.senders.iter().flat_map(due).collect();
+        for (peer, family) in due {
+            let is_up = self.peers.contains_key(&peer);
+            let stale = self.senders.get_mut(&peer).and_then(|sender| {
+                sender.stale.iter_mut().find(|stale| stale.family == family && !stale.is_long_lived && !is_up)
+            });
+            match stale {
+                Some(stale) if !stale.long_lived.is_zero() => {
+                    stale.is_long_lived = true;
+                    stale.until += stale.long_lived;
+                    self.make_long_lived(peer, family);
+                }
+                _ => self.sweep(peer, family),
+            }
+        }
+    }
+
+    /// RFC 9494 §4.2: the routes get LLGR_STALE; those that must not be kept that long go.
+    fn make_long_lived(&mut self, peer: PeerId, family: Family) {
+        self.visit(peer, |rib, route, key, path| {
+            let Some(merits) = rib.attrs.merits(path.attrs) else { return };
+            if family_of(key) != family || !path.is_stale() || merits.is_long_lived {
+                return;
+            }
+            if merits.no_long_lived {
+                return rib.take_path(key, path.source);
+            }
+            rib.attrs.set(path.attrs).with_community(Community::LLGR_STALE, &mut rib.scratch.octets);
+            let id = rib.attrs.intern(&rib.scratch.octets);
+            rib.put_path(key, path.source, id, path.label(), path.since);
+            rib.table.set_stale(route, path.source, true);
+        });
+    }
+
+    /// Every path that is held from a neighbor.
+    pub(super) fn visit(&mut self, peer: PeerId, mut each: impl FnMut(&mut Rib, RouteId, VpnPrefix, Path)) {
+        if self.senders.get(&peer).is_none_or(|sender| sender.paths == 0) {
+            return;
+        }
+        let source = Source::from(peer);
+        let held = |(route, key)| Some((route, key, *self.table.path(route, source)?));
+        let paths: Vec<(RouteId, VpnPrefix, Path)> = self.table.routes().filter_map(held).collect();
+        paths.into_iter().for_each(|(route, key, path)| each(self, route, key, path));
+    }
+
+    fn drop_if_idle(&mut self, peer: PeerId) {
+        let is_idle = |sender: &Sender| sender.stale.is_empty() && sender.paths == 0;
+        if !self.peers.contains_key(&peer) && self.senders.get(&peer).is_some_and(is_idle) {
+            self.keep_or_purge_memberships(peer, false);
+            self.senders.remove(&peer);
+        }
+    }
+}
+
+/// How long stale routes wait for the End-of-RIB of a session that is up (RFC 4724 §4.2).
+const STALE: Duration = Duration::from_secs(360);
