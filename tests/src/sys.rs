@@ -123,3 +123,22 @@ pub fn forbid_fragments(socket: &std::net::UdpSocket) -> io::Result<()> {
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), length) })
         .map(drop)
 }
+
+/// Makes a packet socket take every frame behind a virtio-net header, as our own ports do.
+pub fn carry_offloads(socket: &File) -> io::Result<()> {
+    // Not in the libc crate: uapi linux/if_packet.h.
+    packet_option(socket, 15)
+}
+
+/// Keeps from a packet socket what leaves by its interface.
+pub fn ignore_outgoing(socket: &File) -> io::Result<()> {
+    packet_option(socket, 23)
+}
+
+fn packet_option(socket: &File, option: libc::c_int) -> io::Result<()> {
+    let (on, length) = (1, libc::socklen_t::try_from(size_of::<libc::c_int>()).map_err(io::Error::other)?);
+    let value: *const libc::c_int = &raw const on;
+    // SAFETY: the value is a `c_int` of this length and outlives the call.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, value.cast(), length) })
+        .map(drop)
+}
