@@ -235,6 +235,7 @@ impl Flush<'_> {
                     self.count_sent(queue, at..at + sent);
                     at += sent.max(1);
                 }
+                Err(error) if self.may_try_queue(queue, rest, &error) => {}
                 Err(error) => match judge(&error, rest.first().map_or(0, |first| first.segment)) {
                     Refusal::Again if again < 3 => again += 1,
                     Refusal::DropAll(reason) => {
@@ -262,6 +263,18 @@ impl Flush<'_> {
                 },
             }
         }
+    }
+
+    /// Whether a superframe that a port's interface did not take may pass through its queue, where it would be cut.
+    fn may_try_queue(&self, queue: &Queue, rest: &[Message], error: &io::Error) -> bool {
+        let Target::Port(port) = queue.target else { return false };
+        let header = rest.first().and_then(|message| queue.pieces.get(message.pieces.start));
+        // The second octet of a virtio-net header: how the frame is to be cut.
+        let superframe =
+            header.and_then(|header| self.memory.get(header.start + 1)).is_some_and(|kind| *kind != 0);
+        superframe
+            && error.raw_os_error() == Some(libc::ENOBUFS)
+            && self.snapshot.port(port).is_some_and(|link| link.end_bypass())
     }
 
     /// Sends the datagrams of one message one by one: for kernels and ways out that cannot segment.

@@ -26,6 +26,8 @@ pub(crate) struct PortLink {
     interface: String,
     index: IfIndex,
     down: AtomicBool,
+    /// Whether frames go past the interface's queue.
+    bypass: AtomicBool,
     /// Mean octets per frame lately: decides how many frames one call receives.
     pub(crate) frame_size: AtomicUsize,
     pub(crate) stats: Arc<PortStats>,
@@ -43,7 +45,7 @@ impl PortLink {
         // The kernel takes VLAN tags off; only this tells that there was one.
         sys::set_option(fd, libc::SOL_PACKET, PACKET_AUXDATA, 1)?;
         // A veth has no queue to honour; where there is one, skipping it costs nothing but its shaping.
-        let _ = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1);
+        let bypass = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1).is_ok();
         set_buffers(fd, buffer);
         sys::bind_packet(fd, index)?;
         Ok(PortLink {
@@ -51,6 +53,7 @@ impl PortLink {
             interface: interface.to_owned(),
             index,
             down: AtomicBool::new(false),
+            bypass: AtomicBool::new(bypass),
             frame_size: AtomicUsize::new(0),
             stats,
         })
@@ -67,6 +70,13 @@ impl PortLink {
     /// Whether the interface has gone. A socket does not find its way to a new one of the same name.
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Relaxed)
+    }
+
+    /// Lets frames go through the interface's queue from now on: `false` where they did already. Past it, the kernel
+    /// drops a superframe that the interface cannot take, as a VM's tap without offloads, instead of cutting it.
+    pub(crate) fn end_bypass(&self) -> bool {
+        let ended = || sys::set_option(self.fd(), libc::SOL_PACKET, PACKET_QDISC_BYPASS, 0).is_ok();
+        self.bypass.swap(false, Relaxed) && ended()
     }
 
     /// Clears a pending error, and looks whether the interface has gone for good: `true` the first time that it has.
