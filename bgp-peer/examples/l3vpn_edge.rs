@@ -61,6 +61,9 @@ async fn main() -> Result<(), Failure> {
             encaps: EncapSet::from_iter(Encap::ALL),
             local_pref: 100,
             med: None,
+            as_path_prepend: Vec::new(),
+            communities: Vec::new(),
+            large_communities: Vec::new(),
         };
         speaker.originate(route).await;
     }

@@ -80,6 +80,9 @@ fn route(prefix: &str, label: u32) -> LocalRoute {
         encaps: EncapSet::from_iter([Encap::MplsOverUdp]),
         local_pref: 100,
         med: None,
+        as_path_prepend: Vec::new(),
+        communities: Vec::new(),
+        large_communities: Vec::new(),
     }
 }
 
