@@ -259,6 +259,13 @@ impl AdjOut {
         *self = AdjOut::default();
     }
 
+    /// Octets of what is sent and of what is queued.
+    pub(super) fn octets(&self) -> usize {
+        let queued: usize = self.groups.values().map(BTreeSet::len).sum();
+        let memberships = self.memberships.len() * size_of::<(RtMembership, MembershipPath)>();
+        self.slots.allocation_size() + (queued + self.dirty.len()) * size_of::<RouteId>() + memberships
+    }
+
     /// Routes that the neighbor has, with what it was told.
     pub(super) fn known(&self) -> impl Iterator<Item = (RouteId, AttrId, Label)> {
         self.slots.iter().filter_map(|(route, slot)| match slot.sent {

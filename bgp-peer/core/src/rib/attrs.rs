@@ -134,6 +134,11 @@ impl AttrTable {
         self.entries.get(id.0).map(|entry| &entry.merits)
     }
 
+    pub(super) fn octets(&self) -> usize {
+        let sets: usize = self.entries.iter().map(|(_, entry)| entry.octets.len()).sum();
+        sets + self.entries.octets() + self.index.allocation_size()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -215,15 +215,19 @@ impl Rib {
         candidates.clear();
         candidates
             .extend(paths.filter_map(|path| Some(self.candidate(&path, self.attrs.merits(path.attrs)?))));
-        if self.is_reflector && last == Step::PeerAddress {
-            // What we cannot use ourselves, those we reflect to may.
-            candidates.iter_mut().for_each(|candidate| candidate.is_usable = true);
-        }
+        self.widen(&mut candidates, last);
         decide(&candidates, last, &mut self.scratch.lost);
         self.scratch.candidates = candidates;
     }
 
-    fn candidate(&self, path: &Path, merits: &Merits) -> Candidate {
+    /// What we cannot use ourselves, those we reflect to may.
+    pub(super) fn widen(&self, candidates: &mut [Candidate], last: Step) {
+        if self.is_reflector && last == Step::PeerAddress {
+            candidates.iter_mut().for_each(|candidate| candidate.is_usable = true);
+        }
+    }
+
+    pub(super) fn candidate(&self, path: &Path, merits: &Merits) -> Candidate {
         let sender = match PathSource::from(path.source) {
             PathSource::Local => None,
             PathSource::Peer(peer) => self.senders.get(&peer),

@@ -94,6 +94,24 @@ impl Imports {
         self.by_target.keys().copied()
     }
 
+    /// What one VRF imports.
+    pub(super) fn targets_of(&self, vrf: VrfId) -> Vec<RouteTarget> {
+        let imported = self.by_target.iter().filter(|(_, vrfs)| vrfs.contains(&vrf));
+        let mut targets: Vec<_> = imported.map(|(target, _)| *target).collect();
+        targets.sort_unstable();
+        targets
+    }
+
+    /// Prefixes of all VRFs.
+    pub(super) fn len(&self) -> usize {
+        self.vrfs.values().map(HashMap::len).sum()
+    }
+
+    pub(super) fn octets(&self) -> usize {
+        let prefixes: usize = self.vrfs.values().map(HashMap::allocation_size).sum();
+        prefixes + self.by_target.allocation_size() + self.dirty.len() * size_of::<(VrfId, Prefix)>()
+    }
+
     /// Whether any VRF imports it.
     pub(super) fn is_target(&self, target: RouteTarget) -> bool {
         self.by_target.contains_key(&target)

@@ -27,6 +27,8 @@ mod config;
 pub mod decision;
 mod explain;
 mod import;
+mod memory;
+mod persist;
 mod receive;
 mod reflect;
 mod rtc;
@@ -50,8 +52,10 @@ use crate::{Family, FamilySet, Negotiated, PeerId};
 pub use config::{
     LocalRoute, PathSource, PeerDown, PeerPolicy, RibConfig, RibEvent, VrfImport, VrfPath, VrfRoute,
 };
-pub use explain::NotAdvertised;
-pub use view::{PeerCounts, RibCounts, RouteKey, RouteQuery, RouteScope, RouteView};
+pub use explain::{ExplainedPath, Explanation, NotAdvertised};
+pub use memory::{MemoryPart, MemoryReport};
+pub use persist::SavedRoute;
+pub use view::{PeerCounts, RibCounts, RouteKey, RouteQuery, RouteScope, RouteView, RtcView};
 
 use adj_out::AdjOut;
 use attrs::AttrTable;

@@ -124,6 +124,12 @@ impl Memberships {
         self.all.get(&membership).map(|list| &**list)
     }
 
+    pub(super) fn octets(&self) -> usize {
+        let lists: usize = self.all.values().map(|list| list.len()).sum();
+        let entries = self.all.len() * size_of::<(RtMembership, Box<[u8]>)>();
+        lists + entries + self.whole.allocation_size() + self.open.len() * size_of::<RtMembership>()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }

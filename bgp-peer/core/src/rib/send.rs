@@ -85,6 +85,10 @@ impl Rib {
             return false;
         }
         let has_ended = |peer: &Peer| {
+            // Who knows nothing of restarts may never say; who has restarted itself waits for us.
+            if peer.session.restart.theirs.as_ref().is_none_or(|theirs| theirs.restarting) {
+                return true;
+            }
             let ends = |family: &Family| peer.end_of_rib_heard.contains(*family);
             VPN.iter().filter(|family| peer.session.families.contains(**family)).all(ends)
         };

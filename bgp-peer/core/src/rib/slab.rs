@@ -64,6 +64,11 @@ impl<T> Slab<T> {
         self.used
     }
 
+    /// Octets of its slots, used and free.
+    pub(super) fn octets(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot<T>>()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         (0u32..).zip(&self.slots).filter_map(|(handle, slot)| match slot {
             Slot::Used(entry) => Some((handle, entry)),

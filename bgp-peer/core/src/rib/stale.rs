@@ -28,6 +28,8 @@ pub(super) struct StaleFamily {
     pub(super) long_lived: Duration,
     /// What has come.
     pub(super) is_long_lived: bool,
+    /// It was we who went away, so that the neighbor's F bit says nothing.
+    pub(super) is_restored: bool,
 }
 
 impl Rib {
@@ -54,7 +56,7 @@ impl Rib {
                     Some(first) => first.until.saturating_duration_since(until),
                     None => extra.unwrap_or_default(),
                 };
-                StaleFamily { family, until, long_lived, is_long_lived: false }
+                StaleFamily { family, until, long_lived, is_long_lived: false, is_restored: false }
             }));
         }
         let is_long = |family| long_lived.iter().any(|(long, time)| *long == family && !time.is_zero());
@@ -87,13 +89,19 @@ impl Rib {
     pub(super) fn resume(&mut self, peer: PeerId, session: &Negotiated, now: Instant) {
         let Some(sender) = self.senders.get_mut(&peer) else { return };
         let (families, kept) = (session.families, session.forwarding_kept());
+        let ends = session.restart.theirs.is_some();
         for stale in &mut sender.stale {
             if !stale.is_long_lived {
                 stale.until = now + STALE;
+            } else if !ends {
+                // There may never be an End-of-RIB.
+                stale.until = stale.until.min(now + STALE);
             }
         }
-        let lost: Vec<Family> =
-            sender.stale.iter().map(|stale| stale.family).filter(|family| !kept.contains(*family)).collect();
+        let is_lost = |stale: &&StaleFamily| {
+            !families.contains(stale.family) || !(stale.is_restored || kept.contains(stale.family))
+        };
+        let lost: Vec<Family> = sender.stale.iter().filter(is_lost).map(|stale| stale.family).collect();
         lost.into_iter().for_each(|family| self.sweep(peer, family));
         if !families.contains(Family::Rtc) {
             self.keep_or_purge_memberships(peer, false);

@@ -161,6 +161,14 @@ impl Table {
         self.paths.len()
     }
 
+    pub(super) fn route_octets(&self) -> usize {
+        self.routes.octets() + self.index.allocation_size()
+    }
+
+    pub(super) fn path_octets(&self) -> usize {
+        self.paths.octets()
+    }
+
     /// Adds a path, or replaces the one from the same source, which is returned.
     pub(super) fn put(&mut self, route: RouteId, path: Path) -> Option<Path> {
         if let Some(handle) = self.handle_of(route, path.source)

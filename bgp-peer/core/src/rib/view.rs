@@ -116,6 +116,17 @@ pub struct RouteView {
     pub since: Option<Instant>,
 }
 
+/// A route target membership: interest in the routes of a target (RFC 4684).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RtcView {
+    /// Which.
+    pub membership: RtMembership,
+    /// Whose it is.
+    pub sources: Vec<PathSource>,
+    /// Neighbors that have been told of it.
+    pub told: Vec<PeerId>,
+}
+
 /// Totals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RibCounts {
@@ -184,6 +195,22 @@ impl Rib {
         self.peers.get(&peer).map_or(FamilySet::EMPTY, |state| state.end_of_rib_heard)
     }
 
+    /// Who announced, and who was told, which memberships.
+    pub fn rtc(&self) -> Vec<RtcView> {
+        let known = |membership| {
+            let received = self.interest.get(&membership).into_iter().flatten();
+            let own = self.own_memberships.contains(&membership).then_some(PathSource::Local);
+            let told = self.peers.iter().filter(|(_, peer)| peer.out.memberships.contains_key(&membership));
+            RtcView {
+                membership,
+                sources: own.into_iter().chain(received.map(|peer| PathSource::Peer(*peer))).collect(),
+                told: told.map(|(peer, _)| *peer).collect(),
+            }
+        };
+        let all = self.all_memberships().into_iter().map(known);
+        all.filter(|view| !view.sources.is_empty() || !view.told.is_empty()).collect()
+    }
+
     /// Routes, in order, the best path of each first.
     pub fn routes(&self, query: &RouteQuery) -> Vec<RouteView> {
         let mut views = match query.scope {
@@ -237,7 +264,7 @@ impl Rib {
         all.map(move |membership| self.membership_view(*membership, source))
     }
 
-    fn vpn_view(&self, key: VpnPrefix, path: &Path) -> RouteView {
+    pub(super) fn vpn_view(&self, key: VpnPrefix, path: &Path) -> RouteView {
         let mut imported_by = Vec::new();
         let set = self.attrs.set(path.attrs);
         self.imports.importers(set, &mut imported_by);
