@@ -14,8 +14,9 @@ use std::net::IpAddr;
 
 use vrouter_types::PortId;
 
-use crate::fib::{Fib, Port, Route, Tunnel, Vrf};
+use crate::fib::{Fib, Hop, Port, Route, Tunnel, Vrf};
 use crate::flow::{FlowHash, FlowKey};
+use crate::flow_cache::{Key, Place};
 use crate::frame::Frame;
 use crate::limiter::Answer;
 use crate::packet::Packet;
@@ -113,29 +114,49 @@ enum Way<'f> {
 impl<'p, R: Recorder> Pipeline<'p, R> {
     /// The way of a destination.
     fn way(&mut self, vrf: &'p Vrf, packet: &Packet, flow: FlowHash) -> Result<Way<'p>, Refusal> {
-        let Some(route) = vrf.routes.lookup(packet.dst) else {
-            self.steps.note(|| format!("VRF {} has no route to {}", vrf.name, packet.dst));
+        let key = Key { generation: self.fib.generation, vrf: vrf.id, dst: packet.dst, flow };
+        let place = match self.state.flows.get(&key) {
+            Some(place) => place,
+            None => {
+                let place = self.place(vrf, packet.dst, flow)?;
+                self.state.flows.insert(key, place);
+                place
+            }
+        };
+        match place {
+            Place::Host => Ok(Way::Host),
+            Place::Port(id) => Ok(Way::Port(self.fib.port(id).ok_or(DropReason::UnknownPort)?)),
+            Place::Tunnel(Hop { tunnel: id, label }) => {
+                let tunnel = self.fib.tunnel(id).ok_or(DropReason::NoTunnel)?;
+                let mtu = room(packet.is_v4(), tunnel.mtu);
+                let tos = vrf.dscp.map_or(packet.tos, |dscp| dscp << 2 | packet.tos & ECN);
+                let (ttl, entropy) = (packet.ttl, flow.entropy());
+                let push = Push { tunnel: id, label, ttl, tos, entropy, mtu, fragment: false };
+                Ok(Way::Tunnel(tunnel, push))
+            }
+        }
+    }
+
+    /// Where the routes lead a flow.
+    fn place(&mut self, vrf: &'p Vrf, dst: IpAddr, flow: FlowHash) -> Result<Place, Refusal> {
+        let Some(route) = vrf.routes.lookup(dst) else {
+            self.steps.note(|| format!("VRF {} has no route to {dst}", vrf.name));
             return Err(Refusal::NO_ROUTE);
         };
-        self.steps.note(|| describe_route(vrf, packet.dst));
+        self.steps.note(|| describe_route(vrf, dst));
         match route {
             Route::Discard => Err(DropReason::DiscardRoute.into()),
-            Route::Host => Ok(Way::Host),
-            Route::Port(id) => Ok(Way::Port(self.fib.port(*id).ok_or(DropReason::UnknownPort)?)),
+            Route::Host => Ok(Place::Host),
+            Route::Port(id) => Ok(Place::Port(*id)),
             // RFC 3927 §7: a router does not forward link-local addresses. The node's own are another matter.
-            Route::Tunnel(_) if is_link_local(packet.dst) => Err(DropReason::LinkLocal.into()),
+            Route::Tunnel(_) if is_link_local(dst) => Err(DropReason::LinkLocal.into()),
             Route::Tunnel(hops) => {
                 let (hop, tunnel) = self.key().choose(self.fib, hops, flow).ok_or(DropReason::NoTunnel)?;
                 self.steps.note(|| {
                     let among = if hops.len() > 1 { "the flow's way" } else { "the way" };
                     format!("{among} is {} over {}, label {}", tunnel.remote, tunnel.encap, hop.label)
                 });
-                let mtu = room(packet.is_v4(), tunnel.mtu);
-                let tos = vrf.dscp.map_or(packet.tos, |dscp| dscp << 2 | packet.tos & ECN);
-                let (ttl, entropy) = (packet.ttl, flow.entropy());
-                let push =
-                    Push { tunnel: hop.tunnel, label: hop.label, ttl, tos, entropy, mtu, fragment: false };
-                Ok(Way::Tunnel(tunnel, push))
+                Ok(Place::Tunnel(hop))
             }
         }
     }

@@ -23,6 +23,7 @@ pub mod checksum;
 pub mod coalesce;
 pub mod fib;
 mod flow;
+mod flow_cache;
 mod forward;
 pub mod frame;
 mod host_flows;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::flow_cache::FlowCache;
 use crate::host_flows::HostFlows;
 use crate::limiter::Limiter;
 use crate::verdict::DropReason;
@@ -19,12 +20,14 @@ pub struct State {
     /// The packet to send after [`Verdict::Reply`](crate::Verdict::Reply).
     pub reply: ReplyBuffer,
     pub(crate) limiter: Limiter,
+    pub(crate) flows: FlowCache,
 }
 
 impl State {
     /// The state of a worker that has seen no packet.
     pub fn new(host_flows: Arc<HostFlows>) -> State {
-        State { now_ms: 0, host_flows, reply: ReplyBuffer::new(), limiter: Limiter::new() }
+        let (reply, limiter, flows) = (ReplyBuffer::new(), Limiter::new(), FlowCache::new());
+        State { now_ms: 0, host_flows, reply, limiter, flows }
     }
 }
 

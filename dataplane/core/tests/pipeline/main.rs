@@ -8,5 +8,6 @@ mod from_underlay;
 mod hostile;
 mod lab;
 mod packets;
+mod remembered;
 mod replies;
 mod tracing;
