@@ -7,9 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bgp_peer::{
-    FamilySet, LocalRoute, NeighborConfig, RouteQuery, Speaker, SpeakerConfig, SpeakerEvent, VrfImport,
-};
+use bgp_peer::{LocalRoute, NeighborConfig, RouteQuery, Speaker, SpeakerConfig, SpeakerEvent, VrfImport};
 use tokio::sync::mpsc;
 use vrouter_types::{Asn, Encap, EncapSet, Label, VrfId};
 
@@ -32,21 +30,17 @@ async fn main() -> Result<(), Failure> {
         port: peer.port(),
         asn: Asn(asn),
         password: rest.first().map(|password| password.clone().into_bytes()),
-        hold_time: None,
-        passive: false,
         local_address: Some(local.ip()),
-        description: None,
         default_encap: Some(Encap::MplsOverGre),
-        families: FamilySet::L3VPN,
+        ..NeighborConfig::default()
     };
     let (sender, mut events) = mpsc::channel(64);
     let config = SpeakerConfig {
         asn: Asn(asn),
         router_id,
-        hold_time: 90,
         listen: Some(local),
         neighbors: vec![neighbor],
-        max_paths: 100_000,
+        ..SpeakerConfig::default()
     };
     let speaker = Speaker::spawn(config, sender)?;
     let target = format!("target:{asn}:7").parse()?;

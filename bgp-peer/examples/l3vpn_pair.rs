@@ -4,9 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use bgp_peer::{
-    FamilySet, LocalRoute, NeighborConfig, Speaker, SpeakerConfig, SpeakerEvent, SpeakerHandle, VrfImport,
-};
+use bgp_peer::{LocalRoute, NeighborConfig, Speaker, SpeakerConfig, SpeakerEvent, SpeakerHandle, VrfImport};
 use tokio::sync::mpsc;
 use vrouter_types::{Asn, Encap, EncapSet, Label, VrfId};
 
@@ -23,22 +21,16 @@ fn speaker(
         address: other.ip(),
         port: other.port(),
         asn: ASN,
-        password: None,
-        hold_time: None,
-        passive: false,
         local_address: Some(own.ip()),
-        description: None,
-        default_encap: None,
-        families: FamilySet::L3VPN,
+        ..NeighborConfig::default()
     };
     let (sender, events) = mpsc::channel(16);
     let config = SpeakerConfig {
         asn: ASN,
         router_id,
-        hold_time: 90,
         listen: Some(own),
         neighbors: vec![neighbor],
-        max_paths: 1000,
+        ..SpeakerConfig::default()
     };
     Ok((Speaker::spawn(config, sender)?, events))
 }
@@ -91,8 +83,8 @@ async fn main() -> Result<(), Failure> {
     print_until_route("datacenter", &mut events).await;
 
     println!("the gateway shuts down");
-    sensor.shutdown().await;
+    sensor.shutdown(false).await;
     print_until_route("datacenter", &mut events).await;
-    collector.shutdown().await;
+    collector.shutdown(false).await;
     Ok(())
 }

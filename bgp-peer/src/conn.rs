@@ -10,7 +10,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_core::ConnId;
@@ -20,9 +21,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
+use vrouter_types::Prefix;
 
 use crate::config::{NeighborConfig, SpeakerConfig, SpeakerError};
-use crate::sockopt::set_md5_key;
+use crate::sockopt::{set_md5_key, set_min_ttl};
 
 /// What the tasks around the speaker tell it.
 pub(crate) enum ConnEvent {
@@ -42,6 +44,8 @@ pub(crate) enum ConnEvent {
 pub(crate) struct Conn {
     pub(crate) local: Option<SocketAddr>,
     writes: mpsc::Sender<Bytes>,
+    /// The same socket once more, for its options.
+    socket: Option<OwnedFd>,
     /// Dropped with the rest: the task learns of it even while it waits for the socket.
     _closing: oneshot::Sender<()>,
 }
@@ -50,6 +54,7 @@ impl Conn {
     /// Begins to read, and to write what is sent.
     pub(crate) fn spawn(id: ConnId, stream: TcpStream, events: mpsc::Sender<ConnEvent>) -> Conn {
         let local = stream.local_addr().ok();
+        let socket = stream.as_fd().try_clone_to_owned().ok();
         let (writes, pending_writes) = mpsc::channel(WRITES);
         let (closing, closed) = oneshot::channel();
         tokio::spawn(async move {
@@ -66,7 +71,13 @@ impl Conn {
                 () = linger => {}
             }
         });
-        Conn { local, writes, _closing: closing }
+        Conn { local, writes, socket, _closing: closing }
+    }
+
+    /// From now on signs with this key.
+    pub(crate) fn rekey(&self, neighbor: IpAddr, key: &[u8]) -> io::Result<()> {
+        let (Some(socket), Some(local)) = (&self.socket, self.local) else { return Ok(()) };
+        set_md5_key(socket.as_fd(), Prefix::host(neighbor), local.is_ipv6(), key)
     }
 
     /// Gives it octets to write; `false`: it has too many already, or is gone.
@@ -109,13 +120,14 @@ pub(crate) async fn connect(neighbor: &NeighborConfig, hold_time: u16) -> io::Re
     let target = SocketAddr::new(neighbor.address, neighbor.port);
     let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(key) = &neighbor.password {
-        set_md5_key(socket.as_fd(), neighbor.address, target.is_ipv6(), key)?;
+        set_md5_key(socket.as_fd(), Prefix::host(neighbor.address), target.is_ipv6(), key)?;
     }
     if let Some(local) = neighbor.local_address {
         socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(local, 0))?;
     }
     tune(SockRef::from(&socket), hold_time)?;
+    secure_ttl(SockRef::from(&socket), target.is_ipv6(), neighbor.ttl_security)?;
     socket.connect(target).await
 }
 
@@ -127,8 +139,19 @@ pub(crate) fn tune(socket: SockRef<'_>, hold_time: u16) -> io::Result<()> {
     socket.set_tcp_user_timeout((hold_time > 0).then(|| Duration::from_secs(hold_time.into())))
 }
 
-/// Listens where the configuration says, with the keys of all neighbors.
-pub(crate) fn listen(config: &SpeakerConfig, address: SocketAddr) -> Result<TcpListener, SpeakerError> {
+/// RFC 5082: what we send can come from nowhere further, and what comes from further away is not for us.
+pub(crate) fn secure_ttl(socket: SockRef<'_>, is_ipv6: bool, hops: Option<u8>) -> io::Result<()> {
+    let Some(hops) = hops else { return Ok(()) };
+    match is_ipv6 {
+        true => socket.set_unicast_hops_v6(MAX_TTL.into())?,
+        false => socket.set_ttl_v4(MAX_TTL.into())?,
+    }
+    set_min_ttl(socket.as_fd(), is_ipv6, MAX_TTL - (hops - 1).min(MAX_TTL - 1))
+}
+
+/// Listens where the configuration says, with the keys of all neighbors. The address may come later: an uplink that is
+/// not there yet is no reason not to begin.
+pub(crate) fn listen(config: &SpeakerConfig, address: SocketAddr) -> Result<Arc<TcpListener>, SpeakerError> {
     let refuse = |source| SpeakerError::Listen { address, source };
     let domain = socket2::Domain::for_address(address);
     let socket =
@@ -136,22 +159,41 @@ pub(crate) fn listen(config: &SpeakerConfig, address: SocketAddr) -> Result<TcpL
     socket.set_reuse_address(true).map_err(refuse)?;
     if address.is_ipv6() {
         socket.set_only_v6(address.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED)).map_err(refuse)?;
+        socket.set_freebind_v6(true).map_err(refuse)?;
+    } else {
+        socket.set_freebind_v4(true).map_err(refuse)?;
     }
     socket.bind(&address.into()).map_err(refuse)?;
-    for neighbor in &config.neighbors {
-        let can_come =
-            neighbor.address.is_ipv4() == address.is_ipv4() || address.ip() == Ipv6Addr::UNSPECIFIED;
-        if let (Some(key), true) = (&neighbor.password, can_come) {
-            set_md5_key(socket.as_fd(), neighbor.address, address.is_ipv6(), key)
-                .map_err(|source| SpeakerError::Password { neighbor: neighbor.address, source })?;
-        }
+    // Before anybody can connect.
+    for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.password.is_some()) {
+        set_listener_key(socket.as_fd(), address, neighbor)?;
     }
     socket.listen(BACKLOG).map_err(refuse)?;
-    TcpListener::from_std(socket.into()).map_err(refuse)
+    TcpListener::from_std(socket.into()).map(Arc::new).map_err(refuse)
+}
+
+/// Takes connections of this neighbor, or of this prefix, with its key only; or, where it has none, without.
+pub(crate) fn set_listener_key(
+    socket: impl AsFd,
+    address: SocketAddr,
+    neighbor: &NeighborConfig,
+) -> Result<(), SpeakerError> {
+    let prefix = neighbor.prefix.unwrap_or(Prefix::host(neighbor.address));
+    let can_come = prefix.is_ipv4() == address.is_ipv4() || address.ip() == Ipv6Addr::UNSPECIFIED;
+    if !can_come {
+        return Ok(());
+    }
+    let key = neighbor.password.as_deref().unwrap_or_default();
+    match set_md5_key(socket.as_fd(), prefix, address.is_ipv6(), key) {
+        // There was none to take away.
+        Err(error) if key.is_empty() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(source) => Err(SpeakerError::Password { neighbor: prefix.addr(), source }),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Hands every connection to the speaker, until that is gone.
-pub(crate) async fn accept(listener: TcpListener, events: mpsc::Sender<ConnEvent>) {
+pub(crate) async fn accept(listener: Arc<TcpListener>, events: mpsc::Sender<ConnEvent>) {
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
@@ -181,5 +223,6 @@ const WRITES: usize = 8;
 const READ_SIZE: usize = 16 * 1024;
 const SEND_BUFFER: usize = 16 * 1024;
 const BACKLOG: i32 = 64;
+const MAX_TTL: u8 = 255;
 const LINGER: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);

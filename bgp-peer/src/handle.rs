@@ -1,15 +1,16 @@
 //! The agent's end of a speaker.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Instant;
 
-use bgp_core::{LocalRoute, RouteQuery, RouteView, VrfImport};
-use tokio::sync::{mpsc, oneshot};
+use bgp_core::{LocalRoute, Rib, RouteQuery, RouteView, VrfImport};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use vrouter_types::{Asn, VpnPrefix};
 
 use crate::config::{SpeakerConfig, SpeakerError};
 use crate::conn;
-use crate::speaker::{SpeakerEvent, Task};
+use crate::monitor::MonitorEvent;
+use crate::speaker::{Change, ClearError, ClearKind, SpeakerEvent, Task};
 use crate::view::{NeighborView, SpeakerSummary};
 
 /// A BGP speaker. It lives in its task; this is only how it begins.
@@ -25,7 +26,6 @@ pub struct SpeakerHandle {
 }
 
 /// What a handle asks for. Each is answered when it is done.
-#[derive(Debug)]
 pub(crate) enum Command {
     SetImports(Vec<VrfImport>, oneshot::Sender<()>),
     Originate(Box<LocalRoute>, oneshot::Sender<()>),
@@ -33,7 +33,12 @@ pub(crate) enum Command {
     Summary(oneshot::Sender<SpeakerSummary>),
     Neighbors(oneshot::Sender<Vec<NeighborView>>),
     Routes(RouteQuery, oneshot::Sender<Vec<RouteView>>),
-    Shutdown(oneshot::Sender<()>),
+    Clear(IpAddr, ClearKind, oneshot::Sender<Result<(), ClearError>>),
+    Reconfigure(Box<SpeakerConfig>, oneshot::Sender<Result<Vec<Change>, SpeakerError>>),
+    Subscribe(oneshot::Sender<broadcast::Receiver<MonitorEvent>>),
+    LocalRoutesComplete(oneshot::Sender<()>),
+    WithRib(Box<dyn FnOnce(&mut Rib, Instant) + Send>),
+    Shutdown { keep_routes: bool, reply: oneshot::Sender<()> },
 }
 
 impl Speaker {
@@ -50,7 +55,7 @@ impl Speaker {
         let listener = config.listen.map(|address| conn::listen(&config, address)).transpose()?;
         let (commands, orders) = mpsc::channel(COMMANDS);
         let handle = SpeakerHandle { commands, router_id: config.router_id, asn: config.asn };
-        runtime.spawn(Task::new(config, events, Instant::now()).run(listener, orders));
+        runtime.spawn(Task::new(config, events, listener, Instant::now()).run(orders));
         Ok(handle)
     }
 }
@@ -88,10 +93,53 @@ impl SpeakerHandle {
         self.ask(|reply| Command::Routes(query, reply)).await.unwrap_or_default()
     }
 
-    /// Tells every neighbor that we go (Cease, Administrative Shutdown) and ends the speaker. Resolves when that is
-    /// written, or after two seconds.
-    pub async fn shutdown(&self) {
-        self.ask(Command::Shutdown).await.unwrap_or_default();
+    /// Ends a neighbor's session and begins a new one, or asks for its routes once more, or tells it ours once more.
+    ///
+    /// # Errors
+    /// No such neighbor, or one that cannot be asked.
+    pub async fn clear(&self, neighbor: IpAddr, kind: ClearKind) -> Result<(), ClearError> {
+        self.ask(|reply| Command::Clear(neighbor, kind, reply)).await.unwrap_or(Err(ClearError::Ended))
+    }
+
+    /// Goes on with another configuration, and says what that changed. Sessions that it does not concern go on.
+    ///
+    /// # Errors
+    /// A configuration that no session could work with, or that needs another speaker; nothing has changed then.
+    pub async fn reconfigure(&self, config: SpeakerConfig) -> Result<Vec<Change>, SpeakerError> {
+        let answer = self.ask(|reply| Command::Reconfigure(Box::new(config), reply)).await;
+        answer.unwrap_or(Err(SpeakerError::Ended))
+    }
+
+    /// What happens from now on. A reader that is too slow loses the oldest and is told how many.
+    pub async fn subscribe(&self) -> broadcast::Receiver<MonitorEvent> {
+        // Of a speaker that has ended there is nothing to see: the channel is closed.
+        self.ask(Command::Subscribe).await.unwrap_or_else(|| broadcast::channel(1).1)
+    }
+
+    /// All routes of ours that were there before a restart are there again: from now on neighbors are told that they
+    /// know all of them, and forget what they kept of the others (RFC 4724 §4.1).
+    pub async fn local_routes_complete(&self) {
+        self.ask(Command::LocalRoutesComplete).await.unwrap_or_default();
+    }
+
+    /// Looks at the RIB, or has it do something, in the speaker's task. `None`: the speaker has ended.
+    pub async fn with_rib<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Rib, Instant) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.ask(|reply| {
+            Command::WithRib(Box::new(move |rib, now| {
+                let _ = reply.send(work(rib, now));
+            }))
+        })
+        .await
+    }
+
+    /// Ends the speaker. Neighbors that keep our routes while we are away (RFC 4724) are left without a word if
+    /// `keep_routes`; every other is told that we go (Cease, Administrative Shutdown), and forgets them. Resolves when
+    /// that is written, or after two seconds.
+    pub async fn shutdown(&self, keep_routes: bool) {
+        self.ask(|reply| Command::Shutdown { keep_routes, reply }).await.unwrap_or_default();
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {

@@ -16,6 +16,7 @@
 mod config;
 mod conn;
 mod handle;
+mod monitor;
 mod peer;
 mod sockopt;
 mod speaker;
@@ -24,9 +25,11 @@ mod view;
 pub use bgp_core;
 pub use bgp_core::{
     DownReason, Family, FamilySet, LocalRoute, MessageCounts, ParseFamilyError, PathSource, PeerCounts,
-    PeerId, RouteKey, RouteQuery, RouteScope, RouteView, State, VrfImport, VrfPath, VrfRoute,
+    PeerId, RestartTerms, Rib, RouteKey, RouteQuery, RouteScope, RouteView, State, VrfImport, VrfPath,
+    VrfRoute,
 };
 pub use config::{NeighborConfig, SpeakerConfig, SpeakerError};
 pub use handle::{Speaker, SpeakerHandle};
-pub use speaker::SpeakerEvent;
+pub use monitor::{MonitorEvent, MonitorKind};
+pub use speaker::{Change, ChangeKind, ClearError, ClearKind, SpeakerEvent};
 pub use view::{NeighborView, SpeakerSummary};

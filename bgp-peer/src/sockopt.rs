@@ -1,4 +1,5 @@
-//! The one socket option that no safe interface has: keys for TCP MD5 signatures (RFC 2385).
+//! The socket options that no safe interface has: keys for TCP MD5 signatures (RFC 2385), and the smallest TTL that is
+//! let in (RFC 5082).
 //!
 //! ```text
 //!  struct tcp_md5sig (linux/tcp.h)
@@ -6,13 +7,15 @@
 //!  | address of the neighbor, 128 | flags | prefixlen | key len | ifindex | key, 80  |
 //!  +------------------------------+-------+-----------+---------+---------+----------+
 //! ```
-//! A key belongs to a neighbor's address, not to a connection: the listening socket holds those of all neighbors.
+//! A key belongs to a neighbor's address, not to a connection: the listening socket holds those of all neighbors, and of
+//! a prefix one for all of it. The longest prefix counts. An empty key takes the neighbor's away.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::SockAddr;
+use vrouter_types::Prefix;
 
 #[repr(C)]
 struct TcpMd5Sig {
@@ -24,17 +27,19 @@ struct TcpMd5Sig {
     key: [u8; MAX_KEY],
 }
 
-/// Lets the kernel sign what goes to this neighbor, and refuse what comes from it unsigned. `over_ipv6`: the socket is
-/// an IPv6 one, which knows IPv4 neighbors by their mapped addresses.
+/// Lets the kernel sign what goes to these neighbors, and refuse what comes from them unsigned. `over_ipv6`: the socket
+/// is an IPv6 one, which knows IPv4 neighbors by their mapped addresses.
 pub(crate) fn set_md5_key(
     socket: BorrowedFd<'_>,
-    neighbor: IpAddr,
+    neighbors: Prefix,
     over_ipv6: bool,
     key: &[u8],
 ) -> io::Result<()> {
-    let address = match neighbor {
-        IpAddr::V4(address) if over_ipv6 => IpAddr::V6(address.to_ipv6_mapped()),
-        address => address,
+    let (address, prefix_length) = match neighbors.addr() {
+        std::net::IpAddr::V4(address) if over_ipv6 => {
+            (std::net::IpAddr::V6(address.to_ipv6_mapped()), neighbors.len().saturating_add(96))
+        }
+        address => (address, neighbors.len()),
     };
     let mut octets = [0; MAX_KEY];
     let (Some(place), Ok(key_length)) = (octets.get_mut(..key.len()), u16::try_from(key.len())) else {
@@ -45,23 +50,42 @@ pub(crate) fn set_md5_key(
     let storage = unsafe {
         SockAddr::from(SocketAddr::new(address, 0)).as_ptr().cast::<libc::sockaddr_storage>().read()
     };
-    let option =
-        TcpMd5Sig { address: storage, flags: 0, prefix_length: 0, key_length, interface: 0, key: octets };
-    let length = libc::socklen_t::try_from(size_of::<TcpMd5Sig>()).unwrap_or_default();
-    // SAFETY: the descriptor is borrowed and thus open; the pointer and the length describe `option`, which the kernel
+    // Kernels without prefixes (before 4.13) still take single neighbors.
+    let (name, flags, prefix_length) = match neighbors.is_host() {
+        true => (libc::TCP_MD5SIG, 0, 0),
+        false => (libc::TCP_MD5SIG_EXT, HAS_PREFIX, prefix_length),
+    };
+    let option = TcpMd5Sig { address: storage, flags, prefix_length, key_length, interface: 0, key: octets };
+    set(socket, libc::IPPROTO_TCP, name, &option)
+}
+
+/// Lets nothing in that comes from further away: every router takes one from the TTL (RFC 5082 §3).
+pub(crate) fn set_min_ttl(socket: BorrowedFd<'_>, is_ipv6: bool, ttl: u8) -> io::Result<()> {
+    let (level, name) = match is_ipv6 {
+        true => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
+        false => (libc::IPPROTO_IP, libc::IP_MINTTL),
+    };
+    set(socket, level, name, &libc::c_int::from(ttl))
+}
+
+fn set<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).unwrap_or_default();
+    // SAFETY: the descriptor is borrowed and thus open; the pointer and the length describe `value`, which the kernel
     // only reads.
     let done = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_MD5SIG,
-            (&raw const option).cast::<libc::c_void>(),
+            level,
+            name,
+            std::ptr::from_ref(value).cast::<libc::c_void>(),
             length,
         )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// TCP_MD5SIG_FLAG_PREFIX (linux/tcp.h).
+const HAS_PREFIX: u8 = 1;
 const MAX_KEY: usize = 80;
 
 #[cfg(test)]
@@ -80,7 +104,8 @@ mod tests {
     #[test]
     fn key_too_long_is_refused_before_the_kernel_sees_it() {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let refused = set_md5_key(socket.as_fd(), IpAddr::from([127, 0, 0, 1]), false, &[0; 81]).unwrap_err();
+        let neighbor = Prefix::host(std::net::IpAddr::from([127, 0, 0, 1]));
+        let refused = set_md5_key(socket.as_fd(), neighbor, false, &[0; 81]).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -4,23 +4,30 @@
 //! channel to the agent. Then it takes what else has arrived, lets the neighbors and the RIB decide, and gives every
 //! idle socket one piece of what its neighbor does not know yet. It never waits for a socket or for the agent.
 
+mod reconfigure;
 mod sessions;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bgp_core::wire::route_refresh::RouteRefresh;
 use bgp_core::{ConnId, Input, Neighbor, PeerId, Rib, RibConfig, RibEvent, VrfRoute};
 use bytes::BytesMut;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
-use crate::config::SpeakerConfig;
+use crate::config::{NeighborConfig, SpeakerConfig};
 use crate::conn::{self, Conn, ConnEvent};
 use crate::handle::Command;
+use crate::monitor::{Monitor, MonitorKind};
 use crate::peer::Peer;
 use crate::view::{NeighborView, SpeakerSummary};
+
+pub use reconfigure::{Change, ChangeKind, ClearError, ClearKind};
 
 /// What the speaker tells the agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,61 +43,101 @@ pub enum SpeakerEvent {
 pub(crate) struct Task {
     config: SpeakerConfig,
     rib: Rib,
-    peers: Vec<Peer>,
+    /// Those that are configured by their address, and those that prefixes have brought.
+    peers: BTreeMap<PeerId, Peer>,
     conns: HashMap<ConnId, (PeerId, Conn)>,
     next_conn: u64,
     conn_events: mpsc::Sender<ConnEvent>,
     arrivals: Option<mpsc::Receiver<ConnEvent>>,
+    listener: Option<Arc<TcpListener>>,
+    accepting: Option<AbortHandle>,
     events: mpsc::Sender<SpeakerEvent>,
+    monitor: Monitor,
     /// Ups and downs that the agent has not been told.
     news: VecDeque<SpeakerEvent>,
     /// The agent's channel was full when there may have been something to tell.
     is_blocked: bool,
     /// Addresses that called and are no neighbors', as far as they were logged.
     strangers: HashSet<IpAddr>,
+    /// Until when neighbors are told that we have restarted (RFC 4724 §3).
+    restarting_until: Option<Instant>,
+    /// Spreads the waits of neighbors.
+    seeds: RandomState,
     is_ending: bool,
+    /// Whether neighbors may keep our routes after the end.
+    keep_routes: bool,
     /// Who waits for the end.
     goodbyes: Vec<oneshot::Sender<()>>,
 }
 
 impl Task {
-    pub(crate) fn new(config: SpeakerConfig, events: mpsc::Sender<SpeakerEvent>, now: Instant) -> Task {
+    pub(crate) fn new(
+        config: SpeakerConfig,
+        events: mpsc::Sender<SpeakerEvent>,
+        listener: Option<Arc<TcpListener>>,
+        now: Instant,
+    ) -> Task {
         let (conn_events, arrivals) = mpsc::channel(CONN_EVENTS);
-        let seeds = RandomState::new();
-        let peers = config.neighbors.iter().zip(0..).map(|(neighbor, index)| {
-            let seed = seeds.hash_one(neighbor.address);
-            let machine = Neighbor::new(config.session(neighbor), neighbor.passive, seed, now);
-            Peer::new(PeerId(index), neighbor.clone(), machine)
+        let restarting_until = now + Duration::from_secs(config.restart_time.into());
+        let mut rib = Rib::new(RibConfig {
+            asn: config.asn,
+            router_id: config.router_id,
+            cluster_id: config.cluster_id.unwrap_or(config.router_id),
+            max_paths: config.max_paths,
         });
-        Task {
-            peers: peers.collect(),
-            rib: Rib::new(RibConfig {
-                asn: config.asn,
-                router_id: config.router_id,
-                cluster_id: config.router_id,
-                max_paths: config.max_paths,
-            }),
-            config,
+        if config.await_local_routes {
+            rib.defer_end_of_rib(restarting_until);
+        }
+        let mut task = Task {
+            peers: BTreeMap::new(),
+            rib,
             conns: HashMap::new(),
             next_conn: 0,
             conn_events,
             arrivals: Some(arrivals),
+            listener,
+            accepting: None,
             events,
+            monitor: Monitor::default(),
             news: VecDeque::new(),
             is_blocked: false,
             strangers: HashSet::new(),
+            restarting_until: Some(restarting_until),
+            seeds: RandomState::new(),
             is_ending: false,
+            keep_routes: false,
             goodbyes: Vec::new(),
+            config: SpeakerConfig { neighbors: Vec::new(), ..config.clone() },
+        };
+        for (neighbor, id) in config.neighbors.iter().zip(0..) {
+            task.add_peer(PeerId(id), neighbor, now);
         }
+        task.config = config;
+        task
+    }
+
+    /// A neighbor that is configured by its address, or that a prefix has brought. Not started.
+    fn add_peer(&mut self, id: PeerId, neighbor: &NeighborConfig, now: Instant) {
+        // A prefix is no neighbor.
+        if neighbor.prefix.is_some() {
+            return;
+        }
+        let session = self.config.session(neighbor, self.restarting_until.is_some());
+        let seed = self.seeds.hash_one((neighbor.address, self.next_conn));
+        let machine = Neighbor::new(session, neighbor.passive, seed, now);
+        self.peers.insert(id, Peer::new(id, neighbor.clone(), machine));
+    }
+
+    fn ids(&self) -> Vec<PeerId> {
+        self.peers.keys().copied().collect()
     }
 
     /// Runs until it is told to shut down, or every handle is gone.
-    pub(crate) async fn run(mut self, listener: Option<TcpListener>, mut orders: mpsc::Receiver<Command>) {
+    pub(crate) async fn run(mut self, mut orders: mpsc::Receiver<Command>) {
         let Some(mut arrivals) = self.arrivals.take() else { return };
-        let accepting =
-            listener.map(|listener| tokio::spawn(conn::accept(listener, self.conn_events.clone())));
-        for index in 0..self.peers.len() {
-            self.input(index, Input::Start, Instant::now());
+        self.accept();
+        for id in self.ids() {
+            self.input(id, Input::Start, Instant::now());
         }
         while !self.is_ending {
             self.advance(Instant::now());
@@ -104,10 +151,20 @@ impl Task {
                 _ = room.reserve(), if is_blocked => {}
             }
         }
-        if let Some(task) = accepting {
+        if let Some(task) = self.accepting.take() {
             task.abort();
         }
         self.shut_down(arrivals).await;
+    }
+
+    /// Takes connections from the listener, and from no other any more.
+    fn accept(&mut self) {
+        if let Some(task) = self.accepting.take() {
+            task.abort();
+        }
+        let Some(listener) = &self.listener else { return };
+        let task = tokio::spawn(conn::accept(Arc::clone(listener), self.conn_events.clone()));
+        self.accepting = Some(task.abort_handle());
     }
 
     /// Takes what has arrived, up to a bound: the others want their turn too.
@@ -146,69 +203,107 @@ impl Task {
             Command::Summary(reply) => drop(reply.send(self.summary(now))),
             Command::Neighbors(reply) => drop(reply.send(self.neighbors(now))),
             Command::Routes(query, reply) => drop(reply.send(self.rib.routes(&query))),
-            Command::Shutdown(reply) => {
+            Command::Clear(neighbor, kind, reply) => drop(reply.send(self.clear(neighbor, kind, now))),
+            Command::Reconfigure(config, reply) => drop(reply.send(self.reconfigure(*config, now))),
+            Command::Subscribe(reply) => drop(reply.send(self.monitor.subscribe())),
+            Command::LocalRoutesComplete(reply) => {
+                self.rib.local_routes_complete();
+                let _ = reply.send(());
+            }
+            Command::WithRib(work) => work(&mut self.rib, now),
+            Command::Shutdown { keep_routes, reply } => {
                 self.is_ending = true;
+                self.keep_routes = keep_routes;
                 self.goodbyes.push(reply);
             }
         }
     }
 
     fn timeout(&mut self, now: Instant) {
-        for index in 0..self.peers.len() {
-            if let Some(peer) = self.peers.get_mut(index) {
+        if self.restarting_until.take_if(|until| *until <= now).is_some() {
+            self.offer_restart();
+        }
+        for id in self.ids() {
+            if let Some(peer) = self.peers.get_mut(&id) {
                 peer.neighbor.handle_timeout(now);
             }
-            self.drain(index, now);
-            self.presume_memberships(index, now);
+            self.drain(id, now);
+            self.presume_memberships(id, now);
+            self.try_again(id, now);
+            if self.peers.get(&id).is_some_and(|peer| peer.is_forgotten(now)) {
+                self.remove_peer(id, now);
+            }
         }
         self.rib.handle_timeout(now);
     }
 
     /// Gives every idle socket one piece of what its neighbor does not know yet, and the agent what it does not know.
     fn advance(&mut self, now: Instant) {
-        for index in 0..self.peers.len() {
-            self.advertise(index, now);
+        for id in self.ids() {
+            self.advertise(id, now);
         }
-        self.is_blocked = self.publish();
+        self.is_blocked = self.publish(now);
     }
 
     /// A change leaves at once, and what follows within a moment leaves together: a thousand routes announced one by
     /// one are a few UPDATEs, not a thousand.
-    fn advertise(&mut self, index: usize, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    fn advertise(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.rest_until.is_some_and(|end| now < end) {
             return;
         }
         peer.rest_until = None;
         let Some(conn) = peer.neighbor.writable() else { return };
         let mut messages = BytesMut::new();
+        for family in std::mem::take(&mut peer.refresh_due).iter() {
+            RouteRefresh::Request(family).encode(&mut messages);
+        }
         while messages.len() < PIECE && self.rib.poll_message(peer.id, &mut messages) {}
         if !messages.is_empty() {
             // A full piece is a table on its way, and is not held up.
             peer.rest_until = (messages.len() < PIECE).then(|| now + REST);
             peer.neighbor.handle_input(Input::Sending(conn, &messages), now);
             self.send(conn, messages.freeze());
-            self.drain(index, now);
+            self.drain(id, now);
         }
     }
 
     /// Tells the agent what there is to tell. `true`: its channel is full.
-    fn publish(&mut self) -> bool {
+    fn publish(&mut self, now: Instant) -> bool {
+        let events = self.events.clone();
         loop {
-            match self.events.try_reserve() {
+            match events.try_reserve() {
                 Err(mpsc::error::TrySendError::Full(())) => return true,
                 Err(mpsc::error::TrySendError::Closed(())) => {
                     self.news.clear();
-                    while self.rib.poll_event().is_some() {}
+                    while self.routes(now).is_some() {}
                     return false;
                 }
                 Ok(permit) => {
-                    let routes = || routes(&mut self.rib);
-                    let Some(event) = self.news.pop_front().or_else(routes) else { return false };
+                    let Some(event) = self.news.pop_front().or_else(|| self.routes(now)) else {
+                        return false;
+                    };
                     permit.send(event);
                 }
             }
         }
+    }
+
+    /// Some of the VRF routes that have changed.
+    fn routes(&mut self, now: Instant) -> Option<SpeakerEvent> {
+        let mut routes: Vec<VrfRoute> = Vec::new();
+        while routes.len() < EVENT_ROUTES
+            && let Some(event) = self.rib.poll_event()
+        {
+            match event {
+                RibEvent::VrfRoute(route) => {
+                    self.monitor.tell(|| MonitorKind::Route(Arc::new(route.clone())));
+                    routes.push(route);
+                }
+                RibEvent::PrefixLimit(peer) => self.over_limit(peer, now),
+            }
+        }
+        (!routes.is_empty()).then_some(SpeakerEvent::Routes(routes))
     }
 
     /// The oldest news go when the agent does not listen.
@@ -220,18 +315,28 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let timeouts = |peer: &Peer| [peer.neighbor.poll_timeout(), peer.memberships_due, peer.rest_until];
-        let peers = self.peers.iter().flat_map(timeouts).flatten();
-        peers.chain(self.rib.poll_timeout()).min()
+        let timeouts = |peer: &Peer| {
+            let is_down = peer.dynamic.is_some() && peer.told < bgp_core::State::OpenSent;
+            [
+                peer.neighbor.poll_timeout(),
+                peer.memberships_due,
+                peer.rest_until,
+                peer.limit_ends,
+                peer.forget_at.filter(|_| is_down && !peer.is_over_limit),
+            ]
+        };
+        let peers = self.peers.values().flat_map(timeouts).flatten();
+        peers.chain(self.rib.poll_timeout()).chain(self.restarting_until).min()
     }
 
     /// Says goodbye everywhere and waits a moment for that to be written.
     async fn shut_down(mut self, mut arrivals: mpsc::Receiver<ConnEvent>) {
         let now = Instant::now();
-        for index in 0..self.peers.len() {
-            self.input(index, Input::Stop(""), now);
+        let goodbye = |keep| if keep { Input::Leave("") } else { Input::Stop("") };
+        for id in self.ids() {
+            self.input(id, goodbye(self.keep_routes), now);
         }
-        self.publish();
+        self.publish(now);
         self.conns.clear();
         drop(self.conn_events);
         // Each connection holds the other end of this channel until it is closed.
@@ -252,15 +357,8 @@ impl Task {
     }
 
     fn neighbors(&self, now: Instant) -> Vec<NeighborView> {
-        self.peers.iter().map(|peer| peer.view(&self.rib, now)).collect()
+        self.peers.values().map(|peer| peer.view(&self.rib, now)).collect()
     }
-}
-
-/// Some of the VRF routes that have changed.
-fn routes(rib: &mut Rib) -> Option<SpeakerEvent> {
-    let changed = std::iter::from_fn(|| rib.poll_event()).take(EVENT_ROUTES);
-    let routes: Vec<_> = changed.map(|RibEvent::VrfRoute(route)| route).collect();
-    (!routes.is_empty()).then_some(SpeakerEvent::Routes(routes))
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

@@ -1,8 +1,10 @@
+//! Looking at a speaker.
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, SystemTime};
 
-use bgp_core::{FamilySet, MessageCounts, PeerCounts, State};
-use vrouter_types::{Asn, Encap};
+use bgp_core::{FamilySet, MessageCounts, PeerCounts, PeerId, RestartTerms, State};
+use vrouter_types::{Asn, Encap, Prefix};
 
 /// The speaker in one screen.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,10 @@ pub struct SpeakerSummary {
 /// All about one neighbor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeighborView {
+    /// Its number: that of its routes' [`PathSource`](crate::PathSource). It stays while the neighbor is configured.
+    pub id: PeerId,
+    /// The prefix that brought it, if it is not configured by its address.
+    pub dynamic: Option<Prefix>,
     /// Its address.
     pub address: IpAddr,
     /// The TCP port that it listens on.
@@ -58,6 +64,14 @@ pub struct NeighborView {
     pub capabilities_received: Vec<String>,
     /// The families in force.
     pub families: FamilySet,
+    /// What both ends said about restarts, while a session is established or its routes are kept.
+    pub restart: Option<RestartTerms>,
+    /// Until when its routes are kept without a session, unless they are long-lived.
+    pub restart_until: Option<Duration>,
+    /// It sent more routes than it may, and is left alone.
+    pub is_over_limit: bool,
+    /// How long it is left alone; absent: until somebody clears it.
+    pub limit_ends_in: Option<Duration>,
     /// Messages received since the beginning.
     pub received: MessageCounts,
     /// Messages sent since the beginning.

@@ -27,13 +27,8 @@ fn neighbor(address: SocketAddr, local: IpAddr) -> NeighborConfig {
         address: address.ip(),
         port: address.port(),
         asn: ASN,
-        password: None,
-        hold_time: None,
-        passive: false,
         local_address: Some(local),
-        description: None,
-        default_encap: None,
-        families: FamilySet::L3VPN,
+        ..NeighborConfig::default()
     }
 }
 
@@ -41,10 +36,10 @@ fn config(listen: SocketAddr, router_id: u8, neighbors: Vec<NeighborConfig>) -> 
     SpeakerConfig {
         asn: ASN,
         router_id: Ipv4Addr::new(192, 0, 2, router_id),
-        hold_time: 90,
         listen: Some(listen),
         neighbors,
         max_paths: 10_000,
+        ..SpeakerConfig::default()
     }
 }
 
@@ -289,7 +284,7 @@ async fn shutdown_tells_the_neighbor_and_is_no_accident() {
     let (mut a, mut b) = pair(|_, b| b.neighbors[0].passive = true);
     until_established(&a).await;
     until_established(&b).await;
-    a.handle.shutdown().await;
+    a.handle.shutdown(false).await;
     let search = async {
         loop {
             match b.events.recv().await.unwrap() {

@@ -339,7 +339,7 @@ fn pieces(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn config(peer_asn: Asn, families: FamilySet) -> SessionConfig {
-    SessionConfig { local_asn: ASN, local_router_id: OURS, peer_asn, hold_time: 90, families }
+    SessionConfig { local_asn: ASN, local_router_id: OURS, peer_asn, families, ..SessionConfig::default() }
 }
 
 fn rib_config() -> RibConfig {
@@ -347,5 +347,5 @@ fn rib_config() -> RibConfig {
 }
 
 fn policy(last: u8) -> PeerPolicy {
-    PeerPolicy { address: IpAddr::from([192, 0, 2, last]), default_encap: None }
+    PeerPolicy::new(IpAddr::from([192, 0, 2, last]))
 }

@@ -1,11 +1,16 @@
-//! What two OPEN messages agree on (RFC 4271 §4.2 and §6.2, RFC 5492, RFC 6286, RFC 6793).
+//! What two OPEN messages agree on (RFC 4271 §4.2 and §6.2, RFC 5492, RFC 6286, RFC 6793), and what of it outlives the
+//! session (RFC 4724, RFC 8538, RFC 9494).
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use vrouter_types::Asn;
 
+use crate::rib::PeerDown;
+use crate::session::DownReason;
 use crate::wire::capability::{self, Capability, Offer};
+use crate::wire::graceful::{GracefulRestart, LongLived};
 use crate::wire::notification::Notification;
 use crate::wire::open::Open;
 use crate::{Family, FamilySet};
@@ -41,6 +46,92 @@ pub struct Negotiated {
     pub enhanced_route_refresh: bool,
     /// IPv4 families whose next hop may be IPv6 (RFC 8950).
     pub extended_nexthop: FamilySet,
+    /// What both ends said about restarts.
+    pub restart: RestartTerms,
+}
+
+/// What both ends of a session said about restarts; whatever only one said is not in force.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestartTerms {
+    /// What we said.
+    pub ours: Option<GracefulRestart>,
+    /// What the neighbor said.
+    pub theirs: Option<GracefulRestart>,
+}
+
+impl Negotiated {
+    /// Whether a NOTIFICATION other than a hard reset leaves the routes (RFC 8538 §2): both ends must have said so.
+    pub fn survives_notifications(&self) -> bool {
+        [&self.restart.ours, &self.restart.theirs]
+            .into_iter()
+            .all(|end| end.as_ref().is_some_and(|end| end.notification))
+    }
+
+    /// Families whose routes the neighbor keeps while we are away.
+    pub fn kept_by_peer(&self) -> FamilySet {
+        match (&self.restart.ours, &self.restart.theirs) {
+            (Some(ours), Some(_)) => ours.families.intersection(self.families),
+            _ => FamilySet::EMPTY,
+        }
+    }
+
+    /// Families of which the neighbor kept the forwarding state: F.
+    pub fn forwarding_kept(&self) -> FamilySet {
+        let theirs = self.restart.theirs.as_ref().filter(|_| self.restart.ours.is_some());
+        theirs.map_or(FamilySet::EMPTY, |theirs| theirs.forwarding_kept.intersection(self.families))
+    }
+
+    /// Families of which stale routes are kept for long, and for how long: the shorter of what the neighbor asks for
+    /// and what we would ask for.
+    pub fn long_lived(&self) -> Vec<LongLived> {
+        let (Some(ours), Some(theirs)) = (&self.restart.ours, &self.restart.theirs) else {
+            return Vec::new();
+        };
+        let in_force = theirs.long_lived.iter().filter(|entry| self.families.contains(entry.family));
+        let both = in_force.filter_map(|entry| {
+            let own = ours.long_lived.iter().find(|own| own.family == entry.family)?;
+            Some(LongLived { stale_time: entry.stale_time.min(own.stale_time), ..*entry })
+        });
+        both.collect()
+    }
+
+    /// What becomes of the neighbor's routes when the session ends for this reason.
+    pub fn after(&self, reason: &DownReason, now: Instant) -> PeerDown {
+        let is_survived = match reason {
+            DownReason::Lost(_) => true,
+            DownReason::Sent(said) | DownReason::Refused(said, _) | DownReason::Received(said) => {
+                self.survives_notifications() && !said.is_hard_reset()
+            }
+        };
+        let (Some(_), Some(theirs), true) = (&self.restart.ours, &self.restart.theirs, is_survived) else {
+            return PeerDown::Purge;
+        };
+        let families = theirs.families.intersection(self.families);
+        if families.is_empty() {
+            return PeerDown::Purge;
+        }
+        let long_lived = self.long_lived().into_iter().filter(|entry| families.contains(entry.family));
+        PeerDown::Restarting {
+            families,
+            until: now + Duration::from_secs(theirs.restart_time.into()),
+            long_lived: long_lived
+                .map(|entry| (entry.family, Duration::from_secs(entry.stale_time.into())))
+                .collect(),
+        }
+    }
+}
+
+/// What we offer about restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartOffer {
+    /// Whether we have just started: R.
+    pub restarting: bool,
+    /// Whether our forwarding went on while there was no session: F.
+    pub forwarding_kept: bool,
+    /// How long neighbors are asked to wait for us, in seconds.
+    pub restart_time: u16,
+    /// How long they are asked to keep our routes after that, in seconds; 0: RFC 9494 is not offered.
+    pub long_lived_stale_time: u32,
 }
 
 /// What we bring to a session with one neighbor.
@@ -56,13 +147,35 @@ pub struct SessionConfig {
     pub hold_time: u16,
     /// The families that we offer.
     pub families: FamilySet,
+    /// The time between KEEPALIVEs that we would like, in seconds; a third of the hold time is the most.
+    pub keepalive_time: Option<u16>,
+    /// About how long to wait between attempts to connect, in seconds; absent: rising to half a minute.
+    pub connect_retry: Option<u16>,
+    /// What we offer about restarts; absent: sessions do not restart, they begin anew.
+    pub restart: Option<RestartOffer>,
+}
+
+impl Default for SessionConfig {
+    /// Without AS numbers and an identifier, which every session must have.
+    fn default() -> SessionConfig {
+        SessionConfig {
+            local_asn: Asn(0),
+            local_router_id: Ipv4Addr::UNSPECIFIED,
+            peer_asn: Asn(0),
+            hold_time: 90,
+            families: FamilySet::L3VPN,
+            keepalive_time: None,
+            connect_retry: None,
+            restart: None,
+        }
+    }
 }
 
 impl SessionConfig {
     /// Our OPEN.
     ///
-    /// Enhanced route refresh (RFC 7313) is understood and not offered: where it is in force, FRR 8.4 answers no
-    /// ROUTE-REFRESH before it has sent its End-of-RIB, and that it sends only to who offers graceful restart.
+    /// Enhanced route refresh (RFC 7313) is offered with graceful restart and not without: where it is in force, FRR
+    /// 8.4 answers no ROUTE-REFRESH before it has sent its End-of-RIB, and that it sends only to who offers the latter.
     pub fn open(&self) -> Open {
         let mut capabilities: Vec<_> = self.families.iter().map(Capability::multiprotocol).collect();
         capabilities.push(Capability::empty(capability::ROUTE_REFRESH));
@@ -71,12 +184,35 @@ impl SessionConfig {
         if !self.extended_nexthop().is_empty() {
             capabilities.push(Capability::extended_nexthop(self.extended_nexthop()));
         }
+        if let Some(restart) = self.graceful_restart() {
+            capabilities.push(Capability::empty(capability::ENHANCED_ROUTE_REFRESH));
+            capabilities.extend(restart.capabilities());
+        }
         Open {
             my_as: self.local_asn.to_two_octets(),
             hold_time: self.hold_time,
             router_id: self.local_router_id,
             capabilities,
         }
+    }
+
+    /// Every family that we carry is worth keeping: what they say is held by one RIB and one forwarding table.
+    fn graceful_restart(&self) -> Option<GracefulRestart> {
+        let offer = self.restart?;
+        let long_lived = |family| LongLived {
+            family,
+            forwarding_kept: offer.forwarding_kept,
+            stale_time: offer.long_lived_stale_time,
+        };
+        let is_long = offer.long_lived_stale_time > 0;
+        Some(GracefulRestart {
+            restarting: offer.restarting,
+            notification: true,
+            restart_time: offer.restart_time,
+            families: self.families,
+            forwarding_kept: if offer.forwarding_kept { self.families } else { FamilySet::EMPTY },
+            long_lived: self.families.iter().filter(|_| is_long).map(long_lived).collect(),
+        })
     }
 
     /// The families whose next hop we read in either IP version: VPNv4. VPNv6 has both without a capability.
@@ -121,6 +257,7 @@ pub fn negotiate(config: &SessionConfig, open: &Open) -> Result<Negotiated, Noti
         route_refresh: ours.route_refresh && offer.route_refresh,
         enhanced_route_refresh: ours.enhanced_route_refresh && offer.enhanced_route_refresh,
         extended_nexthop: ours.extended_nexthop.intersection(offer.extended_nexthop),
+        restart: RestartTerms { ours: ours.graceful, theirs: offer.graceful },
     })
 }
 
@@ -152,9 +289,68 @@ mod tests {
             local_asn: Asn(asn),
             local_router_id: router_id.into(),
             peer_asn: Asn(asn),
-            hold_time: 90,
-            families: FamilySet::L3VPN,
+            ..SessionConfig::default()
         }
+    }
+
+    const OFFER: RestartOffer = RestartOffer {
+        restarting: false,
+        forwarding_kept: true,
+        restart_time: 120,
+        long_lived_stale_time: 3600,
+    };
+
+    /// What is in force between us and a neighbor that offers this about restarts.
+    fn with_restart(theirs: Option<RestartOffer>) -> Negotiated {
+        let ours = SessionConfig { restart: Some(OFFER), ..config(65000, [192, 0, 2, 1]) };
+        let theirs = SessionConfig { restart: theirs, ..config(65000, [192, 0, 2, 2]) };
+        negotiate(&ours, &theirs.open()).unwrap()
+    }
+
+    #[test]
+    fn lost_sessions_and_notifications_leave_routes_and_hard_resets_do_not() {
+        let now = Instant::now();
+        let lost = DownReason::Lost("cable".to_owned());
+        let shut = DownReason::Received(Notification::administrative_shutdown(""));
+        let hard = Notification::administrative_shutdown("").into_hard_reset();
+        let agreed = with_restart(Some(RestartOffer { long_lived_stale_time: 60, ..OFFER }));
+        assert!(agreed.enhanced_route_refresh);
+        let minute = Duration::from_secs(60);
+        let kept = PeerDown::Restarting {
+            families: FamilySet::L3VPN,
+            until: now + 2 * minute,
+            long_lived: FamilySet::L3VPN.iter().map(|family| (family, minute)).collect(),
+        };
+        let hold = DownReason::Sent(Notification::hold_timer_expired());
+        for reason in [&lost, &shut, &hold] {
+            assert_eq!(agreed.after(reason, now), kept, "{reason}");
+        }
+        for reason in [DownReason::Received(hard.clone()), DownReason::Sent(hard)] {
+            assert_eq!(agreed.after(&reason, now), PeerDown::Purge, "{reason}");
+        }
+
+        let mut without_n = agreed.clone();
+        without_n.restart.theirs.as_mut().unwrap().notification = false;
+        assert_eq!(without_n.after(&lost, now), kept);
+        assert_eq!(without_n.after(&shut, now), PeerDown::Purge);
+        assert_eq!(without_n.after(&hold, now), PeerDown::Purge);
+
+        let mut helper_only = agreed;
+        helper_only.restart.theirs.as_mut().unwrap().families = FamilySet::EMPTY;
+        assert_eq!(helper_only.after(&lost, now), PeerDown::Purge);
+        assert_eq!(helper_only.kept_by_peer(), FamilySet::L3VPN, "it keeps ours all the same");
+        assert_eq!(with_restart(None).after(&lost, now), PeerDown::Purge);
+        assert!(with_restart(None).kept_by_peer().is_empty());
+    }
+
+    #[test]
+    fn what_a_neighbor_kept_is_what_its_f_bits_say() {
+        assert_eq!(with_restart(Some(OFFER)).forwarding_kept(), FamilySet::L3VPN);
+        let lost_it = RestartOffer { forwarding_kept: false, restarting: true, ..OFFER };
+        let agreed = with_restart(Some(lost_it));
+        assert!(agreed.forwarding_kept().is_empty() && agreed.restart.theirs.unwrap().restarting);
+        let short = RestartOffer { long_lived_stale_time: 0, ..OFFER };
+        assert!(with_restart(Some(short)).long_lived().is_empty());
     }
 
     #[test]

@@ -13,13 +13,13 @@ mod inbound;
 mod look;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::collision::Direction;
 use crate::fsm::{Event, State};
-use crate::negotiate::{Negotiated, SessionConfig};
+use crate::negotiate::{Negotiated, RestartOffer, SessionConfig};
 use crate::session::{Detail, DownReason, Env, MessageCounts, Outcome, Session, Wait};
 use crate::timers::{Backoff, Jitter, Timer};
 use crate::wire::notification::Notification;
@@ -36,8 +36,12 @@ pub struct ConnId(pub u64);
 pub enum Input<'a> {
     /// Begin: connect, unless passive, and listen.
     Start,
-    /// End, with a message for the people at the other end (RFC 9003).
+    /// End, with a message for the people at the other end (RFC 9003). The routes go, at both ends.
     Stop(&'a str),
+    /// End, and say this; where it is not about the configuration alone, the routes go (RFC 8538 §3).
+    End(Notification),
+    /// End without a word where the neighbor keeps our routes meanwhile (RFC 4724 §4); elsewhere as [`Input::Stop`].
+    Leave(&'a str),
     /// There is a connection: the one that we asked for, or one that the neighbor made.
     Opened(ConnId, Direction),
     /// The connection that we asked for cannot be made.
@@ -121,8 +125,10 @@ impl Neighbor {
     /// Something happened.
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::Start => self.started = true,
-            Input::Stop(message) => self.stop(message, now),
+            Input::Start => self.begin(),
+            Input::Stop(message) => self.end(&Notification::administrative_shutdown(message), now),
+            Input::End(notification) => self.end(&notification, now),
+            Input::Leave(message) => self.leave(message, now),
             Input::Opened(conn, Direction::Outgoing) => self.connected(conn, now),
             Input::Opened(conn, Direction::Incoming) => self.accepted(conn, now),
             Input::ConnectFailed(why) => {
@@ -205,12 +211,53 @@ impl Neighbor {
         BOTH.into_iter().find(|direction| self.session(*direction).conn == Some(conn))
     }
 
-    fn stop(&mut self, message: &str, now: Instant) {
+    /// Whoever starts it wants it now, whatever failed before.
+    fn begin(&mut self) {
+        if !self.started {
+            self.backoff.reset();
+        }
+        self.started = true;
+    }
+
+    /// Where restarts are graceful, only a hard reset takes the routes along (RFC 8538 §3).
+    fn end(&mut self, notification: &Notification, now: Instant) {
         self.started = false;
         for direction in BOTH {
-            self.step(direction, Event::Stop, sent(Notification::administrative_shutdown(message)), &[], now);
+            let session = self.session(direction);
+            let is_live = session.state == State::Established;
+            let is_graceful = session.negotiated.as_ref().is_some_and(Negotiated::survives_notifications);
+            let is_kept = *notification == Notification::configuration_change();
+            let said = notification.clone();
+            let said = if is_live && is_graceful && !is_kept { said.into_hard_reset() } else { said };
+            if is_live {
+                let reason = DownReason::Sent(said.clone());
+                self.last_error = Some(LastError { reason, octets: Bytes::new(), at: now });
+            }
+            self.step(direction, Event::Stop, sent(said), &[], now);
             self.session_mut(direction).timers.stop_all();
         }
+    }
+
+    fn leave(&mut self, message: &str, now: Instant) {
+        for direction in BOTH {
+            let session = self.session(direction);
+            let agreed = session.negotiated.as_ref().filter(|_| session.state == State::Established);
+            if agreed.is_some_and(|agreed| !agreed.kept_by_peer().is_empty()) {
+                let reason = Detail::Reason(DownReason::Lost("we leave, and come back".to_owned()));
+                self.step(direction, Event::ConnectionFails, reason, &[], now);
+            }
+        }
+        self.end(&Notification::administrative_shutdown(message), now);
+    }
+
+    /// Another configuration, in force from the next connection on.
+    pub fn reconfigure(&mut self, config: SessionConfig, passive: bool) {
+        (self.config, self.passive) = (config, passive);
+    }
+
+    /// What we offer about restarts from the next OPEN on.
+    pub fn offer_restart(&mut self, offer: Option<RestartOffer>) {
+        self.config.restart = offer;
     }
 
     fn step(&mut self, direction: Direction, event: Event, detail: Detail, octets: &[u8], now: Instant) {
@@ -234,7 +281,11 @@ impl Neighbor {
             self.last_error = Some(LastError { reason, octets, at: now });
         }
         let Some(wait) = outcome.wait else { return };
-        let until = now + self.backoff.fail(&mut self.jitter);
+        let until = now
+            + match self.config.connect_retry.filter(|_| wait == Wait::Retry) {
+                Some(seconds) => self.backoff.fail_at(Duration::from_secs(seconds.into()), &mut self.jitter),
+                None => self.backoff.fail(&mut self.jitter),
+            };
         if wait == Wait::Damp && self.incoming.state == State::Active {
             self.step(Direction::Incoming, Event::Stop, Detail::Nothing, &[], now);
         }

@@ -135,6 +135,10 @@ pub(crate) struct Session {
     pub(crate) buffer: BytesMut,
     /// Writes that the shell has not finished.
     unsent: u32,
+    /// The time between KEEPALIVEs that is configured.
+    keepalive: Option<Duration>,
+    /// Since when it is established.
+    up_since: Option<Instant>,
 }
 
 impl Session {
@@ -147,6 +151,8 @@ impl Session {
             negotiated: None,
             buffer: BytesMut::new(),
             unsent: 0,
+            keepalive: None,
+            up_since: None,
         }
     }
 
@@ -227,7 +233,14 @@ impl Session {
 
     /// The agreed time between KEEPALIVEs; zero: none are sent.
     pub(crate) fn keepalive_time(&self) -> Duration {
-        self.hold_time() / 3
+        let longest = self.hold_time() / 3;
+        self.keepalive.map_or(longest, |configured| configured.min(longest))
+    }
+
+    /// Whether it has been established for so long that a new connection of the neighbor cannot be one that it made
+    /// before it knew.
+    pub(crate) fn is_settled(&self, now: Instant) -> bool {
+        self.up_since.is_some_and(|since| now.saturating_duration_since(since) >= CONNECT_TIME)
     }
 
     fn hold_time(&self) -> Duration {
@@ -253,6 +266,8 @@ impl Session {
     fn send_open(&mut self, env: &mut Env<'_>) {
         self.timers.stop_all();
         self.timers.set(Timer::Hold, env.now + OPEN_HOLD);
+        let configured = env.config.keepalive_time.filter(|seconds| *seconds > 0);
+        self.keepalive = configured.map(|seconds| Duration::from_secs(seconds.into()));
         let mut message = BytesMut::new();
         env.config.open().encode(&mut message);
         self.send(message.freeze(), env);
@@ -298,6 +313,7 @@ impl Session {
         let (Some(conn), Some(negotiated)) = (self.conn, &self.negotiated) else { return false };
         env.out.push_back(Output::Up(conn, negotiated.clone()));
         self.timers.set(Timer::Settle, env.now + SETTLE);
+        self.up_since = Some(env.now);
         true
     }
 

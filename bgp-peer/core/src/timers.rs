@@ -113,6 +113,12 @@ impl Backoff {
         longest - (longest / 2).mul_f64(jitter.fraction())
     }
 
+    /// Counts a failure that is nobody's fault, where the operator has said how long to wait.
+    pub(crate) fn fail_at(&mut self, time: Duration, jitter: &mut Jitter) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        jitter.shorten(time)
+    }
+
     /// Begins anew: a session has lasted.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;

@@ -19,8 +19,7 @@ fn config(router_id: u8) -> SessionConfig {
         local_asn: Asn(65000),
         local_router_id: [192, 0, 2, router_id].into(),
         peer_asn: Asn(65000),
-        hold_time: 90,
-        families: FamilySet::L3VPN,
+        ..SessionConfig::default()
     }
 }
 

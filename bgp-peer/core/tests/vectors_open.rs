@@ -86,8 +86,8 @@ fn config(peer_asn: u32) -> SessionConfig {
         local_asn: Asn(65000),
         local_router_id: [192, 0, 2, 254].into(),
         peer_asn: Asn(peer_asn),
-        hold_time: 90,
         families: FamilySet::from_iter(Family::ALL),
+        ..SessionConfig::default()
     }
 }
 

@@ -1,16 +1,19 @@
 //! Between connections and neighbors: what arrives, and what the neighbors say to do.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use bgp_core::{ConnId, Direction, DownReason, Family, Input, Negotiated, Output, PeerPolicy};
+use bgp_core::{ConnId, Direction, DownReason, Family, Input, Negotiated, Output, PeerDown, PeerId};
 use bytes::Bytes;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use vrouter_types::Prefix;
 
 use super::{SpeakerEvent, Task};
+use crate::config::NeighborConfig;
 use crate::conn::{self, Conn, ConnEvent};
+use crate::monitor::MonitorKind;
 use crate::peer::Peer;
 
 impl Task {
@@ -28,60 +31,89 @@ impl Task {
     }
 
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {
-        let Some(index) = self.peers.iter().position(|peer| peer.config.address == from.ip()) else {
+        let Some(id) = self.neighbor_at(from.ip()).or_else(|| self.welcome(from.ip(), now)) else {
             if self.strangers.len() < MAX_STRANGERS && self.strangers.insert(from.ip()) {
                 tracing::warn!(from = %from.ip(), "refused a connection: the address is no neighbor's");
             }
             return;
         };
-        let Some(peer) = self.peers.get(index) else { return };
-        if let Err(error) = conn::tune(SockRef::from(&stream), peer.neighbor.config().hold_time) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let socket = SockRef::from(&stream);
+        if let Err(error) = conn::tune(socket, peer.neighbor.config().hold_time) {
             tracing::debug!(%from, %error, "cannot set socket options");
         }
+        // A neighbor of IPv4 may have come to an IPv6 socket.
+        let is_ipv6 = stream.local_addr().is_ok_and(|local| local.is_ipv6());
+        if let Err(error) = conn::secure_ttl(SockRef::from(&stream), is_ipv6, peer.config.ttl_security) {
+            tracing::warn!(%from, %error, "refused a connection: no TTL security");
+            return;
+        }
         let conn = self.new_conn();
-        self.adopt(index, conn, stream, Direction::Incoming, now);
+        self.adopt(id, conn, stream, Direction::Incoming, now);
+    }
+
+    pub(super) fn neighbor_at(&self, address: IpAddr) -> Option<PeerId> {
+        self.peers.values().find(|peer| peer.config.address == address).map(|peer| peer.id)
+    }
+
+    /// A neighbor of a prefix: the longest that holds its address.
+    fn welcome(&mut self, address: IpAddr, now: Instant) -> Option<PeerId> {
+        let holds = |prefix: Prefix| prefix.is_ipv4() == address.is_ipv4() && prefix.contains(address);
+        let entries = self.config.neighbors.iter().filter(|entry| entry.prefix.is_some_and(holds));
+        let entry = entries.max_by_key(|entry| entry.prefix.map(Prefix::len))?;
+        let brought = self.peers.values().filter(|peer| peer.dynamic == entry.prefix);
+        if brought.count() >= entry.max_dynamic {
+            tracing::debug!(%address, "the prefix has brought as many neighbors as it may");
+            return None;
+        }
+        let (prefix, neighbor) = (entry.prefix, entry.for_dynamic(address));
+        let id = self.free_id();
+        self.add_peer(id, &NeighborConfig { prefix: None, ..neighbor }, now);
+        let peer = self.peers.get_mut(&id)?;
+        peer.dynamic = prefix;
+        peer.forget_at = Some(now + FIRST_SESSION);
+        self.input(id, Input::Start, now);
+        Some(id)
     }
 
     fn connected(&mut self, conn: ConnId, result: io::Result<TcpStream>, now: Instant) {
-        let is_wanted = |peer: &Peer| matches!(&peer.connecting, Some((wanted, _)) if *wanted == conn);
-        let Some(index) = self.peers.iter().position(is_wanted) else { return };
-        if let Some(peer) = self.peers.get_mut(index) {
-            peer.connecting = None;
-        }
+        let is_wanted = |peer: &&mut Peer| matches!(&peer.connecting, Some((wanted, _)) if *wanted == conn);
+        let Some(peer) = self.peers.values_mut().find(is_wanted) else { return };
+        peer.connecting = None;
+        let id = peer.id;
         match result {
-            Ok(stream) => self.adopt(index, conn, stream, Direction::Outgoing, now),
-            Err(error) => self.input(index, Input::ConnectFailed(&format!("cannot connect: {error}")), now),
+            Ok(stream) => self.adopt(id, conn, stream, Direction::Outgoing, now),
+            Err(error) => self.input(id, Input::ConnectFailed(&format!("cannot connect: {error}")), now),
         }
     }
 
-    fn adopt(&mut self, index: usize, id: ConnId, stream: TcpStream, direction: Direction, now: Instant) {
-        let Some(peer) = self.peers.get(index) else { return };
-        self.conns.insert(id, (peer.id, Conn::spawn(id, stream, self.conn_events.clone())));
-        self.input(index, Input::Opened(id, direction), now);
+    fn adopt(&mut self, id: PeerId, conn: ConnId, stream: TcpStream, direction: Direction, now: Instant) {
+        self.conns.insert(conn, (id, Conn::spawn(conn, stream, self.conn_events.clone())));
+        self.input(id, Input::Opened(conn, direction), now);
     }
 
     fn conn_input(&mut self, conn: ConnId, input: Input<'_>, now: Instant) {
-        if let Some(index) = self.conns.get(&conn).map(|(peer, _)| peer.0 as usize) {
-            self.input(index, input, now);
+        if let Some(id) = self.conns.get(&conn).map(|(peer, _)| *peer) {
+            self.input(id, input, now);
         }
     }
 
-    pub(super) fn input(&mut self, index: usize, input: Input<'_>, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    pub(super) fn input(&mut self, id: PeerId, input: Input<'_>, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.neighbor.handle_input(input, now);
-        self.drain(index, now);
+        self.drain(id, now);
     }
 
     /// Does what the neighbor says.
-    pub(super) fn drain(&mut self, index: usize, now: Instant) {
-        while let Some(output) = self.peers.get_mut(index).and_then(|peer| peer.neighbor.poll_output()) {
-            let Some(peer) = self.peers.get_mut(index) else { return };
+    pub(super) fn drain(&mut self, id: PeerId, now: Instant) {
+        while let Some(output) = self.peers.get_mut(&id).and_then(|peer| peer.neighbor.poll_output()) {
+            let Some(peer) = self.peers.get_mut(&id) else { return };
             match output {
-                Output::Connect => self.connect(index),
+                Output::Connect => self.connect(id),
                 Output::StopConnecting => peer.stop_connecting(),
                 Output::Send(conn, octets) => self.send(conn, octets),
                 Output::Close(conn) => drop(self.conns.remove(&conn)),
-                Output::Up(conn, negotiated) => self.up(index, conn, &negotiated, now),
+                Output::Up(conn, negotiated) => self.up(id, conn, &negotiated, now),
                 Output::Update(body) => {
                     if let Err(notification) = self.rib.handle_update(peer.id, &body, now) {
                         peer.neighbor.handle_input(Input::Reset(notification, &body), now);
@@ -92,42 +124,58 @@ impl Task {
                         peer.neighbor.handle_input(Input::Reset(notification, &body), now);
                     }
                 }
-                Output::Down(reason) => self.down(index, &reason, now),
+                Output::Down(reason) => self.down(id, &reason, now),
             }
         }
-        if let Some(peer) = self.peers.get_mut(index) {
+        if let Some(peer) = self.peers.get_mut(&id) {
             peer.log_failure();
+            let (from, to) =
+                (std::mem::replace(&mut peer.told, peer.neighbor.state()), peer.neighbor.state());
+            let error = peer.neighbor.last_error().filter(|_| to < from);
+            if from != to {
+                let (neighbor, cause) = (peer.config.address, error.map(|error| error.reason.to_string()));
+                self.monitor.tell(|| MonitorKind::Session { neighbor, from, to, cause });
+            }
         }
     }
 
-    fn up(&mut self, index: usize, conn: ConnId, negotiated: &Negotiated, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    fn up(&mut self, id: PeerId, conn: ConnId, negotiated: &Negotiated, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         let address = peer.config.address;
         tracing::info!(peer = %address, asn = %negotiated.peer_asn, hold_time = negotiated.hold_time, "established");
         peer.established_at = Some(SystemTime::now());
         peer.local_address = self.conns.get(&conn).and_then(|(_, conn)| conn::local_ip(conn));
-        peer.memberships_due = negotiated.families.contains(Family::Rtc).then(|| now + MEMBERSHIPS);
+        // Who restarts gracefully says when it has said everything.
+        let says_end = negotiated.restart.theirs.is_some() && negotiated.restart.ours.is_some();
+        let is_filtering = negotiated.families.contains(Family::Rtc);
+        peer.memberships_due = (is_filtering && !says_end).then(|| now + MEMBERSHIPS);
+        peer.restart_until = None;
         peer.forget_failure();
-        let policy = PeerPolicy { address, default_encap: peer.config.default_encap };
+        peer.agreed = Some(negotiated.clone());
+        let policy = peer.config.policy();
         self.rib.peer_up(peer.id, policy, negotiated, now);
         self.tell(SpeakerEvent::NeighborUp(address));
     }
 
-    fn down(&mut self, index: usize, reason: &DownReason, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    fn down(&mut self, id: PeerId, reason: &DownReason, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         let address = peer.config.address;
-        tracing::warn!(peer = %address, %reason, "down");
-        peer.established_at = None;
-        peer.memberships_due = None;
-        self.rib.peer_down(peer.id, now);
+        let how = peer.agreed.as_ref().map(|agreed| agreed.after(reason, now)).unwrap_or_default();
+        let routes = if how == PeerDown::Purge { "gone" } else { "kept" };
+        tracing::warn!(peer = %address, %reason, routes, "down");
+        peer.went_down(&how, now);
+        if how == PeerDown::Purge {
+            peer.agreed = None;
+        }
+        self.rib.peer_down(peer.id, how, now);
         self.tell(SpeakerEvent::NeighborDown(address, reason.to_string()));
     }
 
     /// RFC 4684 §6 lets VPN routes wait a minute for the neighbor's memberships and their End-of-RIB. Some (GoBGP) send
     /// that only to who offers graceful restart (RFC 4724), and a minute is too long for a pod: who has said nothing
     /// for a moment after the session came up has nothing to add.
-    pub(super) fn presume_memberships(&mut self, index: usize, now: Instant) {
-        let Some(peer) = self.peers.get_mut(index) else { return };
+    pub(super) fn presume_memberships(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.memberships_due.take_if(|due| *due <= now).is_none() {
             return;
         }
@@ -138,9 +186,9 @@ impl Task {
         }
     }
 
-    fn connect(&mut self, index: usize) {
+    fn connect(&mut self, id: PeerId) {
         let conn = self.new_conn();
-        let Some(peer) = self.peers.get_mut(index) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         let (neighbor, hold_time) = (peer.config.clone(), peer.neighbor.config().hold_time);
         let events = self.conn_events.clone();
         let task = tokio::spawn(async move {
@@ -167,6 +215,8 @@ impl Task {
 
 /// Strangers that are logged, each once.
 const MAX_STRANGERS: usize = 64;
+/// How long a neighbor that a prefix brought may take for its first session.
+const FIRST_SESSION: Duration = Duration::from_secs(120);
 /// How long to wait for the neighbor's memberships.
 const MEMBERSHIPS: Duration = Duration::from_secs(2);
 /// The body of an UPDATE with an empty MP_UNREACH_NLRI for 1/132 (RFC 4724 §2).

@@ -28,6 +28,12 @@ impl Neighbor {
         // on the old connection tells, long before the hold timer would.
         for direction in BOTH {
             if self.session(direction).state == State::Established {
+                if self.has_restarted(direction, now) {
+                    let reason = DownReason::Lost("the neighbor connected anew".to_owned());
+                    self.step(direction, Event::ConnectionFails, Detail::Reason(reason), &[], now);
+                    self.settle(now);
+                    continue;
+                }
                 self.step(direction, Event::KeepaliveExpires, Detail::Nothing, &[], now);
             }
         }
@@ -48,6 +54,16 @@ impl Neighbor {
         }
         self.incoming.conn = Some(conn);
         self.step(Direction::Incoming, Event::Opened, Detail::Nothing, &[], now);
+    }
+
+    /// RFC 4724 §5: who restarts gracefully and connects while we think there is a session has lost it. A connection
+    /// that comes soon after the session did may have been made before.
+    fn has_restarted(&self, direction: Direction, now: Instant) -> bool {
+        let session = self.session(direction);
+        let agreed = session.negotiated.as_ref();
+        let is_graceful =
+            agreed.is_some_and(|agreed| agreed.restart.ours.is_some() && agreed.restart.theirs.is_some());
+        is_graceful && session.is_settled(now)
     }
 
     pub(super) fn closed(&mut self, conn: ConnId, why: &str, now: Instant) {

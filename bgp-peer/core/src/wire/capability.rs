@@ -13,6 +13,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 use vrouter_types::Asn;
 
+use super::graceful::{self, GracefulRestart, LongLived};
 use super::notification::Notification;
 use crate::{Family, FamilySet};
 
@@ -39,6 +40,8 @@ pub const GRACEFUL_RESTART: u8 = 64;
 pub const FOUR_OCTET_AS: u8 = 65;
 /// Enhanced route refresh (RFC 7313 §3).
 pub const ENHANCED_ROUTE_REFRESH: u8 = 70;
+/// Long-lived graceful restart (RFC 9494 §3).
+pub const LONG_LIVED_GRACEFUL_RESTART: u8 = 71;
 
 impl Capability {
     /// One without a value.
@@ -112,9 +115,13 @@ impl fmt::Display for Capability {
                 f.write_str("extended next hop")?;
                 extended_nexthop_families(value).iter().try_for_each(|family| write!(f, " {family}"))
             }
-            (GRACEFUL_RESTART, _) => f.write_str("graceful restart"),
+            (GRACEFUL_RESTART | LONG_LIVED_GRACEFUL_RESTART, value) => {
+                match graceful::describe(self.code, &self.value) {
+                    Some(text) => f.write_str(&text),
+                    None => write!(f, "code {} ({} octets)", self.code, value.len()),
+                }
+            }
             (69, _) => f.write_str("additional paths"),
-            (71, _) => f.write_str("long-lived graceful restart"),
             (73, _) => f.write_str("host name"),
             (75, _) => f.write_str("software version"),
             (code, value) => write!(f, "code {code} ({} octets)", value.len()),
@@ -123,7 +130,7 @@ impl fmt::Display for Capability {
 }
 
 /// What a list of capabilities offers, as far as we use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Offer {
     /// Families, as capability 1 names them; without that capability, IPv4 unicast (RFC 4760 §8).
     pub families: FamilySet,
@@ -137,6 +144,8 @@ pub struct Offer {
     pub extended_message: bool,
     /// IPv4 families whose next hop may be IPv6.
     pub extended_nexthop: FamilySet,
+    /// What is said about restarts.
+    pub graceful: Option<GracefulRestart>,
 }
 
 impl Offer {
@@ -147,6 +156,8 @@ impl Offer {
     pub fn from_capabilities(capabilities: &[Capability]) -> Result<Offer, Notification> {
         let mut offer = Offer::default();
         let mut multiprotocol = false;
+        let mut long_lived = Vec::new();
+        let malformed = Notification::open_malformed;
         for capability in capabilities {
             match (capability.code, capability.value.as_ref()) {
                 (MULTIPROTOCOL, &[a, b, _, safi]) => {
@@ -162,11 +173,13 @@ impl Offer {
                     offer.extended_nexthop = extended_nexthop_families(value);
                 }
                 (MULTIPROTOCOL | FOUR_OCTET_AS | EXTENDED_NEXTHOP, _) => {
-                    return Err(Notification::open_malformed());
+                    return Err(malformed());
                 }
-                // RFC 4724 §3: two octets, then four per family.
-                (GRACEFUL_RESTART, value) if value.len() % 4 != 2 => {
-                    return Err(Notification::open_malformed());
+                (GRACEFUL_RESTART, value) => {
+                    offer.graceful = Some(GracefulRestart::decode(value).ok_or_else(malformed)?);
+                }
+                (LONG_LIVED_GRACEFUL_RESTART, value) => {
+                    long_lived = LongLived::decode(value).ok_or_else(malformed)?;
                 }
                 (ROUTE_REFRESH, _) => offer.route_refresh = true,
                 (ENHANCED_ROUTE_REFRESH, _) => offer.enhanced_route_refresh = true,
@@ -176,6 +189,9 @@ impl Offer {
         }
         if !multiprotocol {
             offer.families.insert(Family::Ipv4Unicast);
+        }
+        if let Some(graceful) = &mut offer.graceful {
+            graceful.long_lived = long_lived;
         }
         Ok(offer)
     }
@@ -224,6 +240,7 @@ mod tests {
                 enhanced_route_refresh: true,
                 extended_message: true,
                 extended_nexthop: FamilySet::from_iter([Family::Vpnv4]),
+                graceful: None,
             }
         );
     }
@@ -237,6 +254,7 @@ mod tests {
             capability(FOUR_OCTET_AS, &[]),
             capability(EXTENDED_NEXTHOP, &[0, 1, 0, 128, 0]),
             capability(GRACEFUL_RESTART, &[]),
+            capability(LONG_LIVED_GRACEFUL_RESTART, &[0, 1, 128, 0x80, 0, 0]),
         ] {
             assert_eq!(
                 Offer::from_capabilities(std::slice::from_ref(&broken)),

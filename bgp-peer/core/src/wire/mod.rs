@@ -5,6 +5,7 @@ pub mod attr;
 pub mod capability;
 pub mod community;
 pub mod ext_community;
+pub mod graceful;
 pub mod header;
 pub mod nlri;
 pub mod notification;

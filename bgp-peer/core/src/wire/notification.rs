@@ -128,6 +128,46 @@ impl Notification {
         Notification::new(6, 2, &data)
     }
 
+    /// Cease, Maximum Number of Prefixes Reached (RFC 4486 §4).
+    pub fn maximum_prefixes() -> Notification {
+        Notification::new(6, 1, &[])
+    }
+
+    /// Cease, Peer De-configured (RFC 4486 §4).
+    pub fn peer_deconfigured() -> Notification {
+        Notification::new(6, 3, &[])
+    }
+
+    /// Cease, Administrative Reset (RFC 4486 §4).
+    pub fn administrative_reset() -> Notification {
+        Notification::new(6, 4, &[])
+    }
+
+    /// Cease, Other Configuration Change (RFC 4486 §4).
+    pub fn configuration_change() -> Notification {
+        Notification::new(6, 6, &[])
+    }
+
+    /// The same in a Cease, Hard Reset: even where restarts are graceful, the routes go (RFC 8538 §3).
+    #[must_use]
+    pub fn into_hard_reset(self) -> Notification {
+        let mut data = vec![self.code, self.subcode];
+        data.extend_from_slice(&self.data);
+        Notification::new(6, 9, &data)
+    }
+
+    /// Whether it is a Cease, Hard Reset (RFC 8538 §3).
+    pub fn is_hard_reset(&self) -> bool {
+        (self.code, self.subcode) == (6, 9)
+    }
+
+    /// What a hard reset carries (RFC 8538 §3); one in another is none.
+    fn inner(&self) -> Option<Notification> {
+        let &[code, subcode, ..] = self.data.as_ref() else { return None };
+        let data = self.data.slice(2..);
+        (self.is_hard_reset() && (code, subcode) != (6, 9)).then_some(Notification { code, subcode, data })
+    }
+
     /// Cease, Connection Rejected (RFC 4486 §4).
     pub fn connection_rejected() -> Notification {
         Notification::new(6, 5, &[])
@@ -239,6 +279,9 @@ impl fmt::Display for Notification {
             write!(f, ", {name}")?;
         }
         write!(f, " ({}/{})", self.code, self.subcode)?;
+        if let Some(inner) = self.inner() {
+            return write!(f, ": {inner}");
+        }
         match self.shutdown_communication() {
             Some(text) => write!(f, ": \"{text}\""),
             None => Ok(()),
@@ -278,6 +321,16 @@ mod tests {
         let text = hostile.to_string();
         assert!(text.chars().all(|c| !c.is_control()), "{text:?}");
         assert!(text.contains('a') && text.contains('b'));
+    }
+
+    #[test]
+    fn a_hard_reset_names_what_it_carries_and_bottoms_out() {
+        let hard = Notification::administrative_shutdown("new rack").into_hard_reset();
+        let text = "Cease, Hard Reset (6/9): Cease, Administrative Shutdown (6/2): \"new rack\"";
+        assert!(hard.is_hard_reset());
+        assert_eq!(hard.to_string(), text);
+        assert_eq!(hard.into_hard_reset().to_string(), "Cease, Hard Reset (6/9)");
+        assert_eq!(Notification::new(6, 9, &[6]).to_string(), "Cease, Hard Reset (6/9)");
     }
 
     #[test]

@@ -96,8 +96,8 @@ fn session(message: &Message) -> Negotiated {
         local_asn,
         peer_asn,
         local_router_id: Ipv4Addr::new(192, 0, 2, last),
-        hold_time: 90,
         families,
+        ..SessionConfig::default()
     };
     let agreed = negotiate(&config(Asn(65000), theirs, 254), &config(theirs, Asn(65000), 1).open()).unwrap();
     Negotiated { as4: message.as4, ..agreed }

@@ -46,8 +46,7 @@ pub(crate) fn config(asn: u32, router_id: u8) -> SessionConfig {
         local_asn: Asn(asn),
         local_router_id: Ipv4Addr::new(192, 0, 2, router_id),
         peer_asn: Asn(asn),
-        hold_time: 90,
-        families: FamilySet::L3VPN,
+        ..SessionConfig::default()
     }
 }
 
