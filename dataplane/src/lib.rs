@@ -11,6 +11,7 @@
 //! A worker owns the receiving of its ports (port id modulo workers); any worker sends to any socket, which the kernel
 //! allows. So a packet never changes threads, and a flow never overtakes itself: what one port sends is one worker's,
 //! and the kernel gives one tunnel flow to one worker's socket.
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
 mod cmsg;
@@ -24,6 +25,7 @@ mod host_link;
 mod port_link;
 mod snapshot;
 mod spin;
+#[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod token;
 mod underlay;

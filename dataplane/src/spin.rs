@@ -19,24 +19,28 @@ const DIALOGUE: usize = 4;
 pub(crate) struct Spin {
     idle_since: Option<Instant>,
     trust: u8,
-    asking: bool,
+    alone: bool,
 }
 
 impl Spin {
-    pub(crate) fn new() -> Spin {
-        Spin { idle_since: None, trust: 0, asking: false }
+    /// A lone processor has better things to do: `alone` never asks.
+    pub(crate) fn new(alone: bool) -> Spin {
+        Spin { idle_since: None, trust: 0, alone }
     }
 
     /// What to tell epoll: zero to ask, negative to sleep.
     pub(crate) fn timeout_ms(&mut self) -> i32 {
         let now = Instant::now();
         let since = *self.idle_since.get_or_insert(now);
-        self.asking = self.trust >= TRUST && now.duration_since(since) < SPIN;
-        if !self.asking && self.trust >= TRUST {
-            // Asked in vain.
-            self.trust -= TRUST;
+        if self.alone || self.trust < TRUST {
+            return -1;
         }
-        if self.asking { 0 } else { -1 }
+        if now.duration_since(since) < SPIN {
+            return 0;
+        }
+        // Asked in vain.
+        self.trust -= TRUST;
+        -1
     }
 
     /// Told after epoll: whether there is work.
@@ -62,24 +66,26 @@ mod tests {
 
     #[test]
     fn it_sleeps_until_packets_have_come_close_together() {
-        let mut spin = Spin::new();
+        let mut spin = Spin::new(false);
         assert_eq!(spin.timeout_ms(), -1);
         spin.trust = TRUST;
         spin.idle_since = None;
         assert_eq!(spin.timeout_ms(), 0);
+        spin.alone = true;
+        assert_eq!(spin.timeout_ms(), -1, "with one processor it never asks");
     }
 
     #[test]
     fn asking_in_vain_ends() {
         let mut spin =
-            Spin { idle_since: Instant::now().checked_sub(2 * SPIN), trust: MOST_TRUST, asking: true };
+            Spin { idle_since: Instant::now().checked_sub(2 * SPIN), trust: MOST_TRUST, alone: false };
         assert_eq!(spin.timeout_ms(), -1);
         assert!(spin.trust < MOST_TRUST);
     }
 
     #[test]
     fn bulk_does_not_spin() {
-        let mut spin = Spin { idle_since: None, trust: MOST_TRUST, asking: false };
+        let mut spin = Spin { idle_since: None, trust: MOST_TRUST, alone: false };
         spin.worked(DIALOGUE + 1);
         assert_eq!(spin.timeout_ms(), -1);
     }

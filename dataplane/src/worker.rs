@@ -129,7 +129,7 @@ impl Worker {
     /// Works until told to stop. A panic costs the batch that caused it, never the worker.
     pub(crate) fn run(mut self) {
         let mut ready = Vec::new();
-        let mut spin = Spin::new();
+        let mut spin = Spin::new(std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1));
         while !self.shared.stop.load(Ordering::Relaxed) {
             ready.clear();
             let timeout = spin.timeout_ms();
