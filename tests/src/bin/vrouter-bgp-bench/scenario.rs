@@ -194,8 +194,10 @@ pub(crate) fn narrow(
     witness.tally().expect(feed.routes);
     send(&feeder, &feed.octets, || witness.wait(PATIENCE))?.ok_or_else(|| stuck(&witness, feed.routes))?;
     drop(witness);
+    // What its leaving brings for others must not take up the narrow link.
+    rest(2.0);
     stage.netns.netlink(|netlink| netlink.set_mtu("lo", 1500));
-    let tbf = "qdisc add dev lo root tbf rate 64kbit burst 1600 limit 60000";
+    let tbf = "qdisc add dev lo root tbf rate 64kbit burst 1600 limit 500000";
     run_ok(&stage.netns, &mut command("tc", &tbf.split(' ').collect::<Vec<_>>()));
     let start = Instant::now();
     let receiver = stage.peer(client(1))?;

@@ -77,15 +77,14 @@ fn configuration(options: &Options) -> SpeakerConfig {
     }
     let neighbor = |client: &Ipv4Addr| NeighborConfig {
         address: IpAddr::V4(*client),
-        port: 179,
         asn: Asn(ASN),
-        password: None,
-        hold_time: None,
         passive: true,
         local_address: Some(IpAddr::V4(DUT)),
-        description: None,
-        default_encap: None,
         families,
+        route_reflector_client: !options.edge,
+        // The bench's peers offer none, and a session that offers it is not the same for all.
+        graceful_restart: Some(false),
+        ..NeighborConfig::default()
     };
     SpeakerConfig {
         asn: Asn(ASN),
@@ -94,5 +93,6 @@ fn configuration(options: &Options) -> SpeakerConfig {
         listen: Some(SocketAddr::from((DUT, 179))),
         neighbors: options.clients.iter().map(neighbor).collect(),
         max_paths: 4_000_000,
+        ..SpeakerConfig::default()
     }
 }
