@@ -39,6 +39,7 @@ fn each_bad_frame_moves_exactly_its_counter() {
     let dhcp =
         udp_packet("0.0.0.0:68".parse().unwrap(), "255.255.255.255:67".parse().unwrap(), 64, &[1; 240]);
     let loopback = udp_packet(from, "127.0.0.1:9".parse().unwrap(), 64, b"home");
+    let tagged = [&[0, 5, 8, 0], &good[..]].concat();
     let cases = [
         ("another's MAC address", ethernet(gateway, MacAddr([2, 0, 0, 0, 0, 9]), IPV4, &good), "spoofed-mac"),
         ("another's IPv4 address", ethernet(gateway, mac, IPV4, &as_other), "spoofed-source"),
@@ -48,6 +49,7 @@ fn each_bad_frame_moves_exactly_its_counter() {
             ethernet(MacAddr([2, 0, 0, 0, 0, 9]), mac, IPV4, &good),
             "not-to-gateway",
         ),
+        ("a VLAN tag", ethernet(gateway, mac, 0x8100, &tagged), "vlan"),
         ("an unknown protocol", ethernet(gateway, mac, 0x88cc, &[0; 46]), "unknown-ethertype"),
         ("half an IPv4 header", ethernet(gateway, mac, IPV4, &good[..10]), "truncated-ip"),
         ("half an IPv6 header", ethernet(gateway, mac, IPV6, &good6[..30]), "truncated-ip"),
@@ -111,6 +113,6 @@ fn the_gateway_answers_for_every_address_but_the_workloads_own() {
         answered(&request, &answer);
     }
     let own = ethernet(BROADCAST, mac, ARP, &arp_request(mac, pod.v4(), pod.v4()));
-    let seen = node.faults_of("arp-ignored", || send_frame(pod.namespace(), "eth0", &own).unwrap());
-    assert_eq!(seen, only("arp-ignored"));
+    let seen = node.faults_of("neighbor-announced", || send_frame(pod.namespace(), "eth0", &own).unwrap());
+    assert_eq!(seen, only("neighbor-announced"));
 }
