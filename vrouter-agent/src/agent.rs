@@ -5,23 +5,27 @@
 //!   bgp_events ────┤                                    ┌ state_file  on its own thread, awaited
 //!   net_events ────┼─▶ Agent::handle ─▶ Overlay::apply ─┼ dataplane
 //!   tick (1 s) ────┤        ▲              │            ├ speaker
-//!   SIGTERM, SIGINT┘        └─EffectFailed─┘            └ netlink
+//!   signals ───────┘        └─EffectFailed─┘            └ netlink
 //! ```
 //! One task, one owner, no lock. Forwarding comes back before the first session and before the first caller: the order
 //! of [`run`] is the promise that a restart keeps.
 
 mod ask;
+mod monitor;
 mod perform;
+mod reload;
+mod routes;
 mod start;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_api::{ApiError, ErrorKind};
+use agent_api::{ApiError, ErrorKind, MonitorEvent};
 use bgp_peer::{SpeakerEvent, SpeakerHandle};
 use dataplane::Dataplane;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
 
@@ -38,11 +42,13 @@ use crate::state_file::StateDir;
 pub const HOST_INTERFACE: &str = "vrouter0";
 /// How long route changes may wait for each other before they forward.
 const PUBLISH_DELAY: Duration = Duration::from_millis(5);
+/// Stops like SIGTERM, but neighbors that can (RFC 4724) keep our routes: we come back.
+const RESTART: &str = "SIGUSR2";
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs the agent until it is told to stop.
-pub async fn run(config: Config) -> Result<(), Error> {
-    let (mut agent, mut inputs) = start::start(config).await?;
+/// Runs the agent until it is told to stop. `file` is where the configuration came from and is read again on reload.
+pub async fn run(config: Config, file: PathBuf) -> Result<(), Error> {
+    let (mut agent, mut inputs) = start::start(config, file).await?;
     let reason = agent.run(&mut inputs).await;
     info!(reason, "stopping");
     // From here on nobody finds the socket, and whoever waits is told to ask again later.
@@ -50,10 +56,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     inputs.calls.close();
     while inputs.calls.try_recv().is_ok() {}
     agent.callers.clear();
+    // Whoever watches sees the end of it while the neighbors are told.
+    agent.monitor = None;
+    agent.write_routes_now().await;
     if let Bgp::Running(speaker) = &agent.bgp {
-        speaker.shutdown().await;
+        speaker.shutdown(reason == RESTART).await;
     }
     inputs.server.abort();
+    agent.metrics.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
 }
 
@@ -64,6 +74,8 @@ struct Inputs {
     net_events: mpsc::Receiver<NetlinkEvent>,
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    restart: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -72,7 +84,9 @@ type Caller = oneshot::Sender<Result<Reply, ApiError>>;
 
 /// All that acts.
 struct Agent {
+    /// As it is in force, which after a reload may differ from the file.
     config: Arc<Config>,
+    file: PathBuf,
     overlay: Overlay,
     fib: FibBuilder,
     state: Arc<StateDir>,
@@ -82,6 +96,12 @@ struct Agent {
     callers: HashMap<CallId, Caller>,
     next_call: u64,
     publish_at: Option<Instant>,
+    /// `None`: stopping.
+    monitor: Option<broadcast::Sender<MonitorEvent>>,
+    route_writer: routes::RouteWriter,
+    metrics: Option<tokio::task::JoinHandle<()>>,
+    /// For servers of ours that begin later.
+    own_calls: mpsc::Sender<Call>,
     started: Instant,
 }
 
@@ -110,8 +130,10 @@ impl Agent {
                 Some(event) = inputs.net_events.recv() => self.net_event(event).await,
                 () = publish => self.publish(),
                 _ = ticks.tick() => self.tick().await,
+                _ = inputs.hangup.recv() => self.hang_up().await,
                 _ = inputs.terminate.recv() => return "SIGTERM",
                 _ = inputs.interrupt.recv() => return "SIGINT",
+                _ = inputs.restart.recv() => return RESTART,
             }
         }
     }
@@ -131,6 +153,10 @@ impl Agent {
                 let call = self.remember(call.reply);
                 self.handle(Event::Check { call, request }).await;
             }
+            Request::Reload => self.reload(call.reply).await,
+            Request::BgpClear(clear) => {
+                let _ = call.reply.send(self.clear(clear).await);
+            }
             request => {
                 let reply = self.show(request).await;
                 // The caller may be gone; that is its right.
@@ -142,11 +168,14 @@ impl Agent {
     async fn bgp_event(&mut self, event: SpeakerEvent) {
         match event {
             SpeakerEvent::Routes(routes) => {
-                let routes = routes.into_iter().map(vrf_route).collect();
+                let routes: Vec<VrfRoute> = routes.into_iter().map(vrf_route).collect();
+                self.route_writer.heard_at = Instant::now();
+                self.tell_routes(&routes);
                 self.handle(Event::Routes(routes)).await;
             }
-            // The speaker has said so.
-            SpeakerEvent::NeighborUp(_) | SpeakerEvent::NeighborDown(..) => {}
+            // The speaker has logged it.
+            SpeakerEvent::NeighborUp(address) => self.tell_session(address, "Established", None),
+            SpeakerEvent::NeighborDown(address, reason) => self.tell_session(address, "Down", Some(reason)),
         }
     }
 
@@ -173,6 +202,7 @@ impl Agent {
         self.work_off_spool().await;
         let now = self.now();
         self.handle(Event::Tick { now }).await;
+        self.look_after_routes().await;
     }
 
     /// DELs that vrouter-cni could not deliver. A file goes once its port has.
@@ -243,6 +273,8 @@ fn name(effect: &Effect) -> &'static str {
         Effect::RemoveHostRoute(_) => "remove host route",
         Effect::Originate(_) => "originate",
         Effect::Withdraw(_) => "withdraw",
+        Effect::SetImports(_) => "set imports",
+        Effect::SetNeighbors { .. } => "set neighbors",
         Effect::Answer { .. } => "answer",
         Effect::RemoveSpooled { .. } => "remove spooled delete",
     }

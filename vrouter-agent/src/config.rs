@@ -5,6 +5,7 @@
 //! silently ignored is found months later.
 
 mod document;
+mod export;
 mod neighbor;
 mod sections;
 mod vrf;
@@ -13,15 +14,18 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use vrouter_types::{Asn, Encap, Prefix, RouteDistinguisher, RouteTarget};
 
 pub use document::{ConfigError, ConfigErrors};
+pub use export::{Community, ExportPolicy, LargeCommunity};
+pub use neighbor::PeerAddress;
 pub(crate) use sections::is_interface_name;
 
 use crate::Error;
 
 /// A valid configuration. The only way to make one is to parse a file, which checks all of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// The agent's name; default: the host's.
     pub name: String,
@@ -81,7 +85,7 @@ impl fmt::Display for Config {
 }
 
 /// `[underlay]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnderlayConfig {
     /// Where the tunnel source comes from; absent: no tunnels.
     pub source: Option<UnderlaySource>,
@@ -92,7 +96,7 @@ pub struct UnderlayConfig {
 }
 
 /// Where the tunnel source comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnderlaySource {
     /// This address, on whichever interface it appears.
     Address(IpAddr),
@@ -101,12 +105,22 @@ pub enum UnderlaySource {
 }
 
 /// `[bgp]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BgpConfig {
     /// Our AS number; absent: no sessions.
     pub asn: Option<Asn>,
     /// Our BGP identifier.
     pub router_id: Ipv4Addr,
+    /// Our cluster's, for routes that we reflect (RFC 4456); default: the router ID.
+    pub cluster_id: Ipv4Addr,
+    /// Whether routes are kept while a session restarts (RFC 4724), unless a neighbor says otherwise.
+    pub graceful_restart: bool,
+    /// How long we ask neighbors to wait for us, in seconds.
+    pub restart_time: u16,
+    /// How long routes are kept after that (RFC 9494), also on disk, in seconds; 0: not at all.
+    pub long_lived_stale_time: u32,
+    /// Received paths that are kept at most.
+    pub max_paths: u32,
     /// The hold time that we offer, in seconds; 0: none.
     pub hold_time: u16,
     /// Where we listen; absent: we only connect.
@@ -116,18 +130,33 @@ pub struct BgpConfig {
 }
 
 /// `[[bgp.neighbor]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NeighborConfig {
-    /// Its address.
-    pub address: IpAddr,
+    /// Its address, or where its address is from.
+    pub address: PeerAddress,
     /// Its port.
     pub port: u16,
     /// Its AS number.
     pub asn: Asn,
-    /// The TCP-MD5 key (RFC 2385).
+    /// The TCP-MD5 key (RFC 2385). It is in no recording.
+    #[serde(skip)]
     pub password: Option<Password>,
     /// Overrides `[bgp] hold-time`.
     pub hold_time: Option<u16>,
+    /// Seconds between KEEPALIVEs; absent: a third of the hold time.
+    pub keepalive_time: Option<u16>,
+    /// Seconds between attempts to connect, about; absent: rising to half a minute.
+    pub connect_retry: Option<u16>,
+    /// How many hops away it is at most (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Whether we are its route reflector (RFC 4456).
+    pub route_reflector_client: bool,
+    /// How many of its routes are taken; more end the session.
+    pub max_prefixes: Option<u32>,
+    /// When a session that ended so is tried again, in seconds; absent: once somebody clears it.
+    pub max_prefixes_restart: Option<u32>,
+    /// Overrides `[bgp] graceful-restart`.
+    pub graceful_restart: Option<bool>,
     /// Wait for it to connect.
     pub passive: bool,
     /// Our end of the connection.
@@ -151,7 +180,7 @@ impl fmt::Debug for Password {
 }
 
 /// An address family that a neighbor may be configured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FamilyName {
     /// `vpnv4`
     Vpnv4,
@@ -162,7 +191,7 @@ pub enum FamilyName {
 }
 
 /// `[dataplane]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataplaneConfig {
     /// Worker threads; absent: one per two cores.
     pub workers: Option<usize>,
@@ -171,7 +200,7 @@ pub struct DataplaneConfig {
 }
 
 /// `[[vrf]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VrfConfig {
     /// Its name.
     pub name: String,
@@ -181,6 +210,8 @@ pub struct VrfConfig {
     pub import: Vec<RouteTarget>,
     /// Route targets that its routes carry.
     pub export: Vec<RouteTarget>,
+    /// What its routes carry beside these.
+    pub policy: ExportPolicy,
     /// This node's pod addresses.
     pub pods: Vec<Prefix>,
     /// Kubernetes namespaces that may use it, with `*` for any letters; absent: all.
@@ -189,4 +220,6 @@ pub struct VrfConfig {
     pub default: bool,
     /// Whether its workloads may open flows to the host.
     pub host_open: bool,
+    /// The DSCP of its tunnel packets; absent: that of the inner packet.
+    pub dscp: Option<u8>,
 }

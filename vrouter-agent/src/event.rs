@@ -5,7 +5,8 @@
 
 use std::net::IpAddr;
 
-use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey};
+use crate::config::{Config, ExportPolicy};
+use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, Reloaded};
 use serde::{Deserialize, Serialize};
 use vrouter_types::{EncapSet, Label, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId};
 
@@ -61,6 +62,15 @@ pub enum Event {
     },
     /// The best paths of some prefixes changed.
     Routes(Vec<VrfRoute>),
+    /// Every neighbor that could has told all its routes: what the last run knew beside them is gone.
+    RoutesComplete,
+    /// The operator has changed the configuration, and it is valid.
+    Reload {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What it says now.
+        config: Box<Config>,
+    },
     /// The underlay came, changed or went.
     Underlay(Option<Underlay>),
     /// These are the host's own addresses now.
@@ -98,6 +108,21 @@ pub struct Restore {
     pub links: Vec<String>,
     /// The kernel's boot identifier now.
     pub boot_id: String,
+    /// What the last run imported.
+    pub routes: Vec<SavedVrf>,
+    /// How long that may serve, in milliseconds.
+    pub stale_for: u64,
+}
+
+/// What a VRF had imported, as it is on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedVrf {
+    /// Its name.
+    pub name: String,
+    /// What it imported then: a VRF that imports something else now has no use for the routes.
+    pub import: Vec<RouteTarget>,
+    /// The routes with the paths of other provider edges.
+    pub routes: Vec<(Prefix, Vec<VrfPath>)>,
 }
 
 /// A port as it is on disk: what was asked for and what it got.
@@ -172,6 +197,8 @@ pub struct LocalRoute {
     pub route_targets: Vec<RouteTarget>,
     /// What the operator allows.
     pub encaps: EncapSet,
+    /// What it carries beside.
+    pub policy: ExportPolicy,
 }
 
 /// Something to do. The effects of one event are performed in order; the first that fails ends the list and comes
@@ -217,6 +244,13 @@ pub enum Effect {
     Originate(LocalRoute),
     /// Withdraw it.
     Withdraw(VpnPrefix),
+    /// Import these, and nothing else.
+    SetImports(Vec<(VrfId, Vec<RouteTarget>)>),
+    /// Speak to the neighbors as they are configured now. Cannot be undone.
+    SetNeighbors {
+        /// Those that are new, gone or changed, or all whose common settings are. The others must not notice.
+        concerned: Vec<String>,
+    },
     /// Answer the caller.
     Answer {
         /// Who waits.
@@ -239,4 +273,6 @@ pub enum Answer {
     Attached(AttachedPort),
     /// To detach.
     Detached(DetachedPort),
+    /// To a reload.
+    Reloaded(Reloaded),
 }

@@ -85,7 +85,7 @@ impl FibBuilder {
             name: vrf.config.name.clone(),
             routes,
             host_open: vrf.config.host_open,
-            dscp: None,
+            dscp: vrf.config.dscp,
         });
         self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
         built

@@ -9,7 +9,8 @@
 //!                                                                 └──▶ show ──▶ replies          └▶ answers
 //! ```
 //! [`overlay::Overlay`] decides and does nothing; [`agent`] does and decides nothing. [`server`] translates
-//! HTTP to calls, [`show`] translates state to what people read, [`netlink`] watches and changes the host's network.
+//! HTTP to calls, [`show`] translates state to what people read and [`metrics`] to what Prometheus does, [`netlink`]
+//! watches and changes the host's network.
 //! What must outlive the process is in [`state_file`]; what the operator wants is [`config::Config`].
 #![warn(missing_docs)]
 
@@ -20,6 +21,8 @@ pub mod event;
 pub mod fib_build;
 pub mod ipam;
 pub mod labels;
+pub mod memory;
+pub mod metrics;
 pub mod netlink;
 pub mod overlay;
 pub mod server;

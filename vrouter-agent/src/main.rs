@@ -13,7 +13,8 @@ use vrouter_agent::{Error, agent};
 const EXAMPLES: &str = "\
 Examples:
   vrouter-agent --config /etc/vrouter/agent.toml
-      Run. Stops cleanly on SIGTERM; workloads stay attached for the next start.
+      Run. Stops cleanly on SIGTERM; workloads stay attached for the next start. SIGHUP reads the file again;
+      SIGUSR2 stops for a restart: neighbors that know graceful restart keep our routes meanwhile.
   vrouter-agent --config agent.toml --check-config
       Say whether the file is good, every mistake with its line, and exit with 0 or 2.
   vrouter-agent --config agent.toml --log debug
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
             print!("configuration ok\n{config}");
             return Ok(());
         }
-        run(config)
+        run(config, arguments.config.clone())
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,12 +75,12 @@ fn main() -> ExitCode {
 }
 
 /// One thread for control; the dataplane has its own, and the disk gets one when it is needed.
-fn run(config: Config) -> Result<(), Error> {
+fn run(config: Config, file: PathBuf) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(Error::Runtime)?;
-    runtime.block_on(agent::run(config))
+    runtime.block_on(agent::run(config, file))
 }

@@ -17,13 +17,16 @@ mod admission;
 mod failure;
 mod host;
 mod ports;
+mod reload;
 mod restore;
 mod routes;
+mod stale;
 mod state;
 mod tunnels;
 mod underlay;
 
-use state::Backoff;
+use stale::Stale;
+use state::{Backoff, vrf_mut};
 pub use state::{Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +50,12 @@ pub struct Overlay {
     now: Millis,
     boot_id: String,
     vrfs: Vec<Vrf>,
+    /// No VRF that came by a reload gets a number that another had: routes under way would reach the wrong one.
+    next_vrf: u32,
+    /// What the last run imported and nobody has confirmed.
+    stale: Stale,
+    /// Changes with each change to what BGP says.
+    imports_revision: u64,
     ports: BTreeMap<PortId, Port>,
     keys: BTreeMap<PortKey, PortId>,
     /// Saved ports that cannot be served, and why. Their numbers and labels are not given away.
@@ -78,8 +87,12 @@ pub struct Overlay {
 impl Overlay {
     /// Nothing but what the configuration says.
     pub fn new(config: Arc<Config>) -> Overlay {
-        let vrfs = (0..).zip(&config.vrfs).map(|(id, vrf)| Vrf::new(VrfId(id), vrf.clone())).collect();
+        let vrfs: Vec<Vrf> =
+            (0..).zip(&config.vrfs).map(|(id, vrf)| Vrf::new(VrfId(id), vrf.clone())).collect();
         Overlay {
+            next_vrf: u32::try_from(vrfs.len()).unwrap_or(u32::MAX),
+            stale: Stale::default(),
+            imports_revision: 0,
             encaps: config.underlay.encapsulations.iter().copied().collect(),
             now: Millis::default(),
             boot_id: String::new(),
@@ -126,6 +139,8 @@ impl Overlay {
             }
             Event::Check { call, request } => self.check(call, &request),
             Event::Routes(routes) => self.import(routes),
+            Event::RoutesComplete => self.forget_stale(),
+            Event::Reload { call, config } => self.reload(call, *config),
             Event::Underlay(underlay) => self.set_underlay(underlay),
             Event::HostAddresses(addresses) => self.set_host_addresses(addresses),
             Event::LinkAdded(name) => self.link_added(&name),
@@ -146,14 +161,16 @@ impl Overlay {
         &self.config
     }
 
-    /// The VRFs in order of their numbers.
+    /// The VRFs in the operator's order.
     pub fn vrfs(&self) -> &[Vrf] {
         &self.vrfs
     }
 
     /// The VRF of this number.
     pub fn vrf(&self, id: VrfId) -> Option<&Vrf> {
-        self.vrfs.get(id.0 as usize)
+        // A number is a place until a reload takes a VRF away or puts one in between.
+        let at_its_place = self.vrfs.get(id.0 as usize).filter(|vrf| vrf.id == id);
+        at_its_place.or_else(|| self.vrfs.iter().find(|vrf| vrf.id == id))
     }
 
     /// The VRF of this name.
@@ -225,6 +242,14 @@ impl Overlay {
         if self.config.underlay.source.is_some() && self.underlay.is_none() {
             problems.push("no uplink: the underlay address is not on any interface that is up".to_owned());
         }
+        let stale = self.stale_routes();
+        if stale > 0 {
+            problems.push(format!(
+                "{stale} route(s) are those of the last run: no neighbor has confirmed them yet, for {} more seconds \
+                 they serve",
+                self.stale_left() / 1000
+            ));
+        }
         problems.extend(self.underlay_failure.iter().map(|why| format!("tunnels do not work: {why}")));
         let orphan =
             |(key, (_, why)): (&PortKey, &(SavedPort, String))| format!("port {key} is not served: {why}");
@@ -246,6 +271,9 @@ impl Overlay {
     fn tick(&mut self) -> Vec<Effect> {
         self.labels.tick(self.now);
         let mut effects = self.retry_ports();
+        if self.stale_routes() > 0 && self.stale_left() == 0 {
+            effects.extend(self.forget_stale());
+        }
         if self.unforgotten.is_empty() && self.underlay_failure.is_none() {
             self.retry = Backoff::default();
         } else if self.retry.is_due(self.now) {

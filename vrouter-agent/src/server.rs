@@ -8,6 +8,8 @@
 //! What it refuses: more connections than [`Limits::connections`] (they wait in the kernel), heads and bodies that are
 //! large or slow, paths and methods that do not exist. A loop that is busy or gone is a 503, never silence.
 
+mod lines;
+mod metrics;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -20,11 +22,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, AttachPort, AttachedPort, BgpNeighbors, BgpRoutes, BgpSummary, DetachPort, DetachedPort, Drops,
-    ErrorKind, Labels, Ports, RouteFilter, Routes, Status, TraceReply, TraceRequest, Tunnels, Vrfs,
+    ApiError, AttachPort, AttachedPort, BgpClear, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary, DetachPort,
+    DetachedPort, Drops, ErrorKind, Explanation, Labels, Memory, Ports, Reloaded, RouteFilter, Routes,
+    Status, TraceReply, TraceRequest, Tunnels, Vrfs,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -35,11 +40,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tokio::sync::mpsc::error::SendTimeoutError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 use vrouter_types::Prefix;
+
+use lines::{Payload, STREAMS};
+
+pub use lines::Monitor;
+pub use metrics::serve_metrics;
 
 /// Connections that the kernel holds for us while all of ours are in use.
 const BACKLOG: u32 = 128;
@@ -91,10 +101,29 @@ pub enum Request {
     Drops,
     /// What would happen to a packet.
     Trace(TraceRequest),
+    /// Who wants routes with which route target.
+    BgpRtc,
+    /// Begins a session anew, or its routes.
+    BgpClear(BgpClear),
+    /// Why a prefix goes where it goes.
+    Explain {
+        /// In this VRF.
+        vrf: String,
+        /// Which.
+        prefix: Prefix,
+    },
+    /// What takes memory.
+    Memory,
+    /// Reads the configuration again.
+    Reload,
+    /// Session and route changes from now on.
+    Monitor,
+    /// All that is counted, for Prometheus.
+    Metrics,
 }
 
 /// What a caller is told: one variant per type of reply. On the wire the type shows by the path alone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 #[allow(missing_docs, reason = "each is the reply type of its name")]
 pub enum Reply {
@@ -111,6 +140,15 @@ pub enum Reply {
     Tunnels(Tunnels),
     Drops(Drops),
     Trace(TraceReply),
+    BgpRtc(BgpRtc),
+    BgpClear(BgpClear),
+    Explanation(Explanation),
+    Memory(Memory),
+    Reloaded(Reloaded),
+    #[serde(skip)]
+    Monitor(Monitor),
+    #[serde(skip)]
+    Metrics(String),
 }
 
 /// How much and how long.
@@ -212,11 +250,12 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
 /// [`serve`] with other limits.
 pub async fn serve_within(listener: UnixListener, calls: mpsc::Sender<Call>, limits: Limits) {
     let mut connections = JoinSet::new();
+    let streams = Arc::new(Semaphore::new(STREAMS));
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < limits.connections => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, calls.clone(), limits));
+                    connections.spawn(serve_connection(stream, calls.clone(), limits, Arc::clone(&streams)));
                 }
                 Err(error) => {
                     // Mostly EMFILE: it stays until something closes, so do not spin on it.
@@ -229,8 +268,15 @@ pub async fn serve_within(listener: UnixListener, calls: mpsc::Sender<Call>, lim
     }
 }
 
-async fn serve_connection(stream: UnixStream, calls: mpsc::Sender<Call>, limits: Limits) {
-    let service = service_fn(|request| answer(request, &calls, limits));
+async fn serve_connection(
+    stream: UnixStream,
+    calls: mpsc::Sender<Call>,
+    limits: Limits,
+    streams: Arc<Semaphore>,
+) {
+    // Set once a reply without an end has begun: such a connection ends when its client or the agent does.
+    let is_endless = AtomicBool::new(false);
+    let service = service_fn(|request| answer(request, &calls, limits, &streams, &is_endless));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -241,7 +287,11 @@ async fn serve_connection(stream: UnixStream, calls: mpsc::Sender<Call>, limits:
     // A client that breaks off or speaks no HTTP is its own trouble: hyper has told it what can be told.
     if timeout(limits.connection_time, connection.as_mut()).await.is_err() {
         connection.as_mut().graceful_shutdown();
-        let _ = timeout(limits.connection_time, connection).await;
+        if is_endless.load(Relaxed) {
+            let _ = connection.await;
+        } else {
+            let _ = timeout(limits.connection_time, connection).await;
+        }
     }
 }
 
@@ -249,7 +299,9 @@ async fn answer(
     request: hyper::Request<Incoming>,
     calls: &mpsc::Sender<Call>,
     limits: Limits,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    streams: &Arc<Semaphore>,
+    is_endless: &AtomicBool,
+) -> Result<Response<Payload>, Infallible> {
     let (head, body) = request.into_parts();
     let endpoint = match route::find(&head.method, head.uri.path()) {
         Ok(endpoint) => endpoint,
@@ -272,6 +324,18 @@ async fn answer(
         ask(request, calls, limits).await
     };
     Ok(match result.await {
+        Ok(Reply::Monitor(monitor)) => match Payload::lines(monitor, streams) {
+            Some(lines) => {
+                is_endless.store(true, Relaxed);
+                let mut response = Response::new(lines);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+                response
+            }
+            None => {
+                let text = format!("{STREAMS} monitors run already; end one of them");
+                refusal(&ApiError::new(ErrorKind::Exhausted, text))
+            }
+        },
         Ok(reply) => respond(StatusCode::OK, &reply),
         Err(error) => refusal(&error),
     })
@@ -303,11 +367,11 @@ async fn ask(request: Request, calls: &mpsc::Sender<Call>, limits: Limits) -> Re
     }
 }
 
-fn refusal(error: &ApiError) -> Response<Full<Bytes>> {
+fn refusal(error: &ApiError) -> Response<Payload> {
     respond(StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error)
 }
 
-fn respond(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, body: &impl Serialize) -> Response<Payload> {
     let (status, mut body) = match serde_json::to_vec(body) {
         Ok(body) => (status, body),
         Err(error) => (
@@ -318,7 +382,7 @@ fn respond(status: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     };
     // So that a terminal's prompt begins on its own line after curl.
     body.push(b'\n');
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+    let mut response = Response::new(Payload::Whole(Full::new(Bytes::from(body))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -4,18 +4,21 @@
 //! Counters come in as functions, so that all of this can be tested without a socket.
 
 mod bgp;
+mod explain;
 #[cfg(test)]
 mod tests;
 
-pub use bgp::{bgp_neighbors, bgp_routes, bgp_summary, route_query};
+pub use bgp::{bgp_neighbors, bgp_problems, bgp_routes, bgp_rtc, bgp_summary, route_query, state_name};
+pub use explain::{explained_vrf, explanation};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, PortCounters, PortStatus, Ports, RouteNexthop,
-    Routes, Status, TraceReply, TraceRequest, TunnelStatus, Tunnels, VrfRoute, VrfSummary, Vrfs,
+    ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, Memory, MemoryPart, PortCounters, PortStatus,
+    Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TunnelStatus, Tunnels, VrfRoute,
+    VrfSummary, Vrfs,
 };
 use bgp_peer::{SpeakerSummary, State};
 use dataplane::TunnelCounters;
@@ -25,6 +28,7 @@ use vrouter_types::{Encap, PortId, Prefix};
 
 use crate::agent::HOST_INTERFACE;
 use crate::labels;
+use crate::memory::Usage;
 use crate::overlay::{Overlay, Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
 /// `show status`. `problems`: all that are known.
@@ -45,7 +49,28 @@ pub fn status(
         ports: overlay.ports().count(),
         established: neighbors.iter().filter(|view| view.state == State::Established).count(),
         neighbors: neighbors.len(),
+        routes: overlay.vrfs().iter().map(|vrf| overlay.routes(vrf.id).count()).sum(),
+        rss_bytes: crate::memory::usage().rss,
     }
+}
+
+/// `show memory`. `bgp`: what the speaker says of itself.
+pub fn memory(overlay: &Overlay, usage: Usage, bgp: Vec<MemoryPart>) -> Memory {
+    let part = |name: &str, entries: usize| MemoryPart {
+        name: name.to_owned(),
+        entries: u64::try_from(entries).unwrap_or(u64::MAX),
+        bytes: None,
+    };
+    let routes = overlay.vrfs().iter().map(|vrf| overlay.routes(vrf.id).count()).sum();
+    let mut parts = bgp;
+    parts.extend([
+        part("FIB routes", routes),
+        part("FIB tunnels", overlay.tunnels().count()),
+        part("FIB ports", overlay.ports().filter(|port| port.is_up()).count()),
+        part("labels", overlay.labels().count()),
+        part("VRFs", overlay.vrfs().len()),
+    ]);
+    Memory { rss_bytes: usage.rss, rss_peak_bytes: usage.peak, parts }
 }
 
 /// `show vrfs`.
@@ -110,6 +135,7 @@ fn vrf_route(overlay: &Overlay, tunnels: &BTreeMap<TunnelId, Tunnel>, entry: &Ro
     let protocol = match entry.protocol {
         Protocol::Local => "local",
         Protocol::Bgp => "bgp",
+        Protocol::Stale => "bgp-stale",
         Protocol::Connected => "connected",
     };
     VrfRoute { protocol: protocol.to_owned(), nexthops }

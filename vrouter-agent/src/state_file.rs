@@ -3,6 +3,7 @@
 //! ```text
 //!  <state-dir>/lock                 held by the agent that uses it
 //!  <state-dir>/labels.json          {"version":1,"cursor":80}
+//!  <state-dir>/routes.json          {"version":1,"staleMsec":0,"vrfs":[…]}: what was imported, for a start without uplink
 //!  <state-dir>/ports/<number>.json  {"version":1,"port":3,"label":19,…,"request":{…}}
 //!  <state-dir>/deletes/*.json       {"container":"…","interface":"eth0"}: written by vrouter-cni
 //! ```
@@ -24,13 +25,16 @@ use tracing::warn;
 use vrouter_types::{Label, PortId};
 
 use crate::Error;
-use crate::event::SavedPort;
+use crate::event::{SavedPort, SavedVrf};
 use lock::Lock;
 
 /// The version that is written, and the only one that is read.
 const VERSION: u32 = 1;
 /// No file of ours is larger. What is was not written by us.
 const MAX_FILE: u64 = 256 << 10;
+/// Imported routes that are kept at most, and the size of their file, which that fits well.
+pub const MAX_ROUTES: usize = 16_384;
+const MAX_ROUTES_FILE: u64 = 32 << 20;
 /// Spooled DELs read at a time; the rest follows when these are done.
 const MAX_SPOOLED: usize = 256;
 
@@ -48,6 +52,18 @@ pub struct Loaded {
     pub ports: Vec<SavedPort>,
     /// Where labels go on.
     pub label_cursor: Option<Label>,
+    /// What the last run had imported.
+    pub routes: SavedRoutes,
+}
+
+/// Imported routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SavedRoutes {
+    /// How long they had been stale when they were written, in milliseconds.
+    pub stale_msec: u64,
+    /// By VRF.
+    pub vrfs: Vec<SavedVrf>,
 }
 
 /// A DEL that was left on disk.
@@ -93,7 +109,7 @@ impl StateDir {
         let mut loaded = Loaded::default();
         let dir = self.root.join(PORTS);
         for path in files(&dir).map_err(|source| Error::Io { action: "read", path: dir.clone(), source })? {
-            if let Some(port) = self.read::<SavedPort>(&path) {
+            if let Some(port) = self.read::<SavedPort>(&path, MAX_FILE) {
                 if path == self.port_file(port.port) {
                     loaded.ports.push(port);
                 } else {
@@ -104,7 +120,10 @@ impl StateDir {
         loaded.ports.sort_by_key(|port| port.port);
         let labels = self.root.join(LABELS);
         loaded.label_cursor =
-            labels.exists().then(|| self.read::<Labels>(&labels)).flatten().map(|file| file.cursor);
+            labels.exists().then(|| self.read::<Labels>(&labels, MAX_FILE)).flatten().map(|file| file.cursor);
+        let routes = self.root.join(ROUTES);
+        let saved = routes.exists().then(|| self.read::<SavedRoutes>(&routes, MAX_ROUTES_FILE)).flatten();
+        loaded.routes = saved.unwrap_or_default();
         Ok(loaded)
     }
 
@@ -123,12 +142,21 @@ impl StateDir {
         write(&self.root.join(LABELS), &Versioned { version: VERSION, content: Labels { cursor } })
     }
 
+    /// The imported routes are on disk when this returns; no file where there are none.
+    pub fn save_routes(&self, routes: &SavedRoutes) -> io::Result<()> {
+        let path = self.root.join(ROUTES);
+        if routes.vrfs.is_empty() {
+            return if path.exists() { remove(&path) } else { Ok(()) };
+        }
+        write(&path, &Versioned { version: VERSION, content: routes })
+    }
+
     /// DELs that are waiting, oldest name first. What cannot be read is put aside.
     pub fn spooled(&self) -> Vec<Spooled> {
         let mut paths = files(&self.root.join(DELETES)).unwrap_or_default();
         paths.sort_unstable();
         let spooled = |path: PathBuf| {
-            let key = parse::<PortKey>(&path).map_err(|why| put_aside(&path, &why)).ok()?;
+            let key = parse::<PortKey>(&path, MAX_FILE).map_err(|why| put_aside(&path, &why)).ok()?;
             Some(Spooled { file: path.file_name()?.to_str()?.to_owned(), key })
         };
         paths.into_iter().filter_map(spooled).take(MAX_SPOOLED).collect()
@@ -143,8 +171,8 @@ impl StateDir {
         self.root.join(PORTS).join(format!("{port}.json"))
     }
 
-    fn read<T: DeserializeOwned>(&self, path: &Path) -> Option<T> {
-        match parse::<Versioned<T>>(path) {
+    fn read<T: DeserializeOwned>(&self, path: &Path, most: u64) -> Option<T> {
+        match parse::<Versioned<T>>(path, most) {
             Ok(file) if file.version == VERSION => Some(file.content),
             Ok(file) => {
                 put_aside(
@@ -168,6 +196,7 @@ pub fn boot_id() -> String {
 
 const PORTS: &str = "ports";
 const LABELS: &str = "labels.json";
+const ROUTES: &str = "routes.json";
 const DELETES: &str = "deletes";
 
 /// The `*.json` files of a directory. Others are being written, were put aside, or are not ours.
@@ -182,12 +211,12 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+fn parse<T: DeserializeOwned>(path: &Path, most: u64) -> Result<T, String> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > MAX_FILE {
-        return Err(format!("it is larger than {MAX_FILE} octets"));
+    file.take(most + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    if text.len() as u64 > most {
+        return Err(format!("it is larger than {most} octets"));
     }
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }

@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use vrouter_agent::config::{Config, FamilyName, UnderlaySource};
+use vrouter_agent::config::{
+    Community, Config, ExportPolicy, FamilyName, LargeCommunity, PeerAddress, UnderlaySource,
+};
 use vrouter_types::{Asn, Encap};
 
 /// The example of the design, all keys in it.
@@ -25,6 +27,11 @@ asn       = 64512
 router-id = "192.0.2.11"
 hold-time = 90
 listen    = "0.0.0.0:179"
+cluster-id = "192.0.2.200"
+graceful-restart = true
+restart-time = 60
+long-lived-stale-time = 3600
+max-paths = 5000
 
 [[bgp.neighbor]]
 address              = "192.0.2.1"
@@ -36,6 +43,19 @@ passive = true
 local-address = "192.0.2.11"
 description = "edge 1"
 families = ["vpnv4", "rtc"]
+
+[[bgp.neighbor]]
+prefix = "198.51.100.0/24"
+keepalive-time = 10
+ttl-security = 3
+route-reflector-client = true
+max-prefixes = 1000
+max-prefixes-restart = 300
+graceful-restart = false
+
+[[bgp.neighbor]]
+address = "192.0.2.3"
+connect-retry = 20
 
 [dataplane]
 workers = 2
@@ -49,6 +69,12 @@ export     = ["target:64512:100"]
 pods       = ["10.20.11.0/24", "fd00:20:11::/64"]
 namespaces = ["city-*"]
 default    = true
+local-pref = 200
+med = 5
+as-path-prepend = [64512, 64512]
+communities = ["64512:1", "no-export"]
+large-communities = ["64512:1:2"]
+dscp = 46
 
 [[vrf]]
 name = "tenant-b"
@@ -75,6 +101,34 @@ fn the_whole_example_is_read() {
     assert!(config.vrfs[0].default && config.vrfs[0].host_open);
     assert_eq!(config.vrfs[1].rd.to_string(), "192.0.2.11:2");
     assert!(config.vrfs[1].host_open && !config.vrfs[1].default && config.vrfs[1].namespaces.is_none());
+}
+
+#[test]
+fn what_bgp_carries_and_keeps_is_read() {
+    let config = parse(FULL).unwrap();
+    let bgp = &config.bgp;
+    assert_eq!((bgp.cluster_id.to_string().as_str(), bgp.graceful_restart), ("192.0.2.200", true));
+    assert_eq!((bgp.restart_time, bgp.long_lived_stale_time, bgp.max_paths), (60, 3600, 5000));
+    let dynamic = &bgp.neighbors[1];
+    assert_eq!(dynamic.address, PeerAddress::Any("198.51.100.0/24".parse().unwrap()));
+    assert!(dynamic.passive && dynamic.route_reflector_client && dynamic.graceful_restart == Some(false));
+    assert_eq!((dynamic.keepalive_time, dynamic.ttl_security), (Some(10), Some(3)));
+    assert_eq!((dynamic.max_prefixes, dynamic.max_prefixes_restart), (Some(1000), Some(300)));
+    assert_eq!((bgp.neighbors[2].connect_retry, bgp.neighbors[2].passive), (Some(20), false));
+    let policy = &config.vrfs[0].policy;
+    assert_eq!((policy.local_pref, policy.med, policy.as_path_prepend.len()), (200, Some(5), 2));
+    assert_eq!(policy.communities, [Community(64512 << 16 | 1), Community(0xffff_ff01)]);
+    assert_eq!(policy.large_communities, [LargeCommunity([64512, 1, 2])]);
+    assert_eq!((config.vrfs[0].dscp, config.vrfs[1].dscp), (Some(46), None));
+    assert_eq!(config.vrfs[1].policy, ExportPolicy::default());
+}
+
+#[test]
+fn what_is_kept_has_defaults() {
+    let config = parse("[bgp]\nasn = 1\nrouter-id = \"192.0.2.1\"\n").unwrap();
+    assert_eq!(config.bgp.cluster_id, config.bgp.router_id);
+    assert_eq!((config.bgp.restart_time, config.bgp.long_lived_stale_time), (120, 86_400));
+    assert!(config.bgp.graceful_restart && config.bgp.max_paths == 1_000_000);
 }
 
 #[test]
@@ -178,14 +232,59 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("namespaces = [\"city-*\"]", "namespaces = []", "would admit nobody"),
     ("namespaces = [\"city-*\"]", "namespaces = [\"City\"]", "\"City\" is no namespace"),
     ("default    = true", "default = 1", "default in [[vrf]] must be true or false, not 1"),
-    ("name = \"tenant-b\"", "name = \"smart-city\"", "two VRFs named \"smart-city\", the first in line 35"),
+    ("name = \"tenant-b\"", "name = \"smart-city\"", "two VRFs named \"smart-city\", the first in line 53"),
     (
         "name = \"tenant-b\"",
         "name = \"tenant-b\"\nrd = \"192.0.2.11:1\"",
-        "is also that of VRF \"smart-city\", line 36",
+        "is also that of VRF \"smart-city\", line 54",
     ),
     ("host = \"open\"", "host = \"ajar\"", "host \"ajar\" must be \"open\" or \"closed\""),
-    ("host = \"open\"", "default = true", "VRF \"smart-city\", line 41, is the default already"),
+    ("host = \"open\"", "default = true", "VRF \"smart-city\", line 59, is the default already"),
+    ("cluster-id = \"192.0.2.200\"", "cluster-id = \"0.0.0.0\"", "cluster-id 0.0.0.0 names no cluster"),
+    ("restart-time = 60", "restart-time = 4096", "restart-time in [bgp] must be a number from 1 to 4095"),
+    (
+        "long-lived-stale-time = 3600",
+        "long-lived-stale-time = 16777216",
+        "long-lived-stale-time in [bgp] must be a number from 0 to 16777215",
+    ),
+    ("max-paths = 5000", "max-paths = 0", "max-paths in [bgp] must be a number from 1"),
+    ("prefix = \"198.51.100.0/24\"", "prefix = \"198.51.100.7/24\"", "write 198.51.100.0/24"),
+    (
+        "prefix = \"198.51.100.0/24\"",
+        "prefix = \"198.51.100.0/24\"\npassive = false",
+        "nobody can connect to all of 198.51.100.0/24",
+    ),
+    ("keepalive-time = 10", "keepalive-time = 90", "keepalive-time 90 must be less than the hold time, 90"),
+    (
+        "ttl-security = 3",
+        "ttl-security = 255",
+        "ttl-security in [[bgp.neighbor]] must be a number from 1 to 254",
+    ),
+    (
+        "route-reflector-client = true",
+        "asn = 65001\nroute-reflector-client = true",
+        "a client is in our own AS, not in 65001",
+    ),
+    (
+        "max-prefixes = 1000\nmax-prefixes-restart = 300",
+        "max-prefixes-restart = 300",
+        "max-prefixes-restart needs max-prefixes",
+    ),
+    ("connect-retry = 20", "passive = true\nconnect-retry = 20", "connect-retry means nothing where"),
+    ("local-pref = 200", "local-pref = -1", "local-pref in [[vrf]] must be a number from 0"),
+    ("as-path-prepend = [64512, 64512]", "as-path-prepend = [64512, 0]", "must be a list of numbers from 1"),
+    ("as-path-prepend = [64512, 64512]", "as-path-prepend = 64512", "must be a list of numbers from 1"),
+    (
+        "communities = [\"64512:1\", \"no-export\"]",
+        "communities = [\"64512:70000\"]",
+        "\"64512:70000\" is no community (want two numbers below 65536, like 64512:1, or graceful-shutdown",
+    ),
+    (
+        "large-communities = [\"64512:1:2\"]",
+        "large-communities = [\"64512:1\"]",
+        "\"64512:1\" is no large community (want three numbers, like 64512:1:2",
+    ),
+    ("dscp = 46", "dscp = 64", "dscp in [[vrf]] must be a number from 0 to 63"),
     ("[dataplane]", "[dataplain]", "unknown key \"dataplain\" in the file; did you mean \"dataplane\"?"),
 ];
 
@@ -217,7 +316,7 @@ fn several_mistakes_are_told_at_once_in_the_order_of_their_lines() {
     let text = FULL.replace("target:64512:100", "64512:100").replace("hold-time = 90", "holdtime = 90");
     let errors = parse(&text).unwrap_err();
     let lines: Vec<&str> = errors.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(lines, ["agent.toml:16:", "agent.toml:37:", "agent.toml:38:"], "{errors}");
+    assert_eq!(lines, ["agent.toml:16:", "agent.toml:55:", "agent.toml:56:"], "{errors}");
 }
 
 #[test]
@@ -233,14 +332,25 @@ fn broken_toml_is_told_with_its_line() {
 fn a_neighbor_twice_is_a_mistake() {
     let again = format!("{FULL}\n[[bgp.neighbor]]\naddress = \"192.0.2.1\"\n");
     let errors = parse(&again).unwrap_err();
-    assert!(errors.contains("neighbor 192.0.2.1 is configured twice, first in line 20"), "{errors}");
+    assert!(errors.contains("neighbor 192.0.2.1 is configured twice, first in line 25"), "{errors}");
+}
+
+#[test]
+fn a_neighbor_is_an_address_or_a_prefix() {
+    let head = "[bgp]\nasn = 1\nrouter-id = \"192.0.2.1\"\n[[bgp.neighbor]]\n";
+    let errors = parse(&format!("{head}port = 1790\n")).unwrap_err();
+    assert!(errors.starts_with("agent.toml:4: [[bgp.neighbor]] needs address"), "{errors}");
+    let errors = parse(&format!("{head}address = \"192.0.2.2\"\nprefix = \"192.0.2.0/24\"\n")).unwrap_err();
+    assert!(errors.starts_with("agent.toml:6: [[bgp.neighbor]] has both address and prefix"), "{errors}");
+    let errors = parse(&format!("{head}prefix = \"192.0.2.0/24\"\n")).unwrap_err();
+    assert!(errors.contains("agent.toml:5: prefix: neighbors from 192.0.2.0/24 connect to us"), "{errors}");
 }
 
 #[test]
 fn an_encapsulation_that_the_underlay_does_not_have_is_no_default() {
     let text = FULL.replace("[\"mpls-over-udp\", \"mpls-over-gre\"]", "[\"mpls-over-udp\"]");
     let errors = parse(&text).unwrap_err();
-    assert!(errors.contains("agent.toml:21: default-encapsulation mpls-over-gre is not among"), "{errors}");
+    assert!(errors.contains("agent.toml:26: default-encapsulation mpls-over-gre is not among"), "{errors}");
 }
 
 #[test]
@@ -249,7 +359,7 @@ fn overlapping_pods_are_legal_between_tenants_and_not_where_they_meet() {
     let meeting = FULL.replace("host = \"open\"", "import = [\"target:64512:100\"]");
     let errors = parse(&meeting).unwrap_err();
     assert!(
-        errors.contains("10.20.11.0/24 overlaps 10.20.11.0/24 of VRF \"smart-city\", line 39"),
+        errors.contains("10.20.11.0/24 overlaps 10.20.11.0/24 of VRF \"smart-city\", line 57"),
         "{errors}"
     );
 }
@@ -292,7 +402,7 @@ fn a_good_file_is_summed_up() {
         summary,
         "  agent     gw-12 at /run/vrouter/agent.sock\n  \
            underlay  192.0.2.11, mpls-over-udp before mpls-over-gre\n  \
-           bgp       AS 64512, 1 neighbor(s)\n  \
+           bgp       AS 64512, 3 neighbor(s)\n  \
            vrf       smart-city rd 192.0.2.11:1 pods [10.20.11.0/24, fd00:20:11::/64], default\n  \
            vrf       tenant-b rd 192.0.2.11:2 pods [10.20.11.0/24]\n"
     );

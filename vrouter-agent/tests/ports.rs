@@ -25,6 +25,8 @@ fn kinds(log: &[Effect]) -> Vec<&'static str> {
         Effect::Withdraw(_) => "withdraw",
         Effect::Answer { .. } => "answer",
         Effect::RemoveSpooled { .. } => "unspool",
+        Effect::SetImports(_) => "imports",
+        Effect::SetNeighbors { .. } => "neighbors",
     };
     log.iter().map(kind).collect()
 }
@@ -462,6 +464,7 @@ fn an_interface_that_cannot_be_opened_at_restart_costs_only_its_own_port() {
         label_cursor: node.cursor,
         links: node.links.iter().cloned().collect(),
         boot_id: "boot-1".to_owned(),
+        ..Default::default()
     };
     node.handle(Event::Restore(restore));
     assert_eq!(node.open.values().map(String::as_str).collect::<Vec<_>>(), ["vrc1", "vrc3"]);

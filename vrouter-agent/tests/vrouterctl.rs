@@ -120,6 +120,73 @@ fn refusal_is_exit_code_1_with_the_agents_words() {
 }
 
 #[test]
+fn status_is_a_verdict() {
+    let healthy = r#"{"name":"gw","version":"0","uptimeMsec":1,"ready":true,"problems":[],"ports":0,
+                      "established":0,"neighbors":0}"#;
+    let (output, request) = call("status", "200 OK", healthy);
+    assert!(request.starts_with("GET /v1/status HTTP/1.1\r\n"), "{request}");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).starts_with("gw is healthy\n"));
+    let ill = r#"{"name":"gw","version":"0","uptimeMsec":1,"ready":true,"problems":["no uplink"],"ports":0,
+                  "established":0,"neighbors":0}"#;
+    let (output, _) = call("status", "200 OK", ill);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stdout).starts_with("gw has 1 problem:\n  no uplink\n"));
+    let (output, _) = call("--json status", "200 OK", ill);
+    assert_eq!(output.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["problems"][0], "no uplink");
+}
+
+#[test]
+fn reload_says_what_changed_or_every_mistake() {
+    let reply = r#"{"changed":["VRF b added"],"needsRestart":["[bgp] asn"]}"#;
+    let (output, request) = call("reload", "200 OK", reply);
+    assert!(request.starts_with("POST /v1/reload HTTP/1.1\r\n"), "{request}");
+    assert_eq!(output.status.code(), Some(0));
+    let out = text(&output.stdout);
+    assert!(out.contains("VRF b added") && out.contains("after a restart only:\n  [bgp] asn"), "{out}");
+    let refusal = r#"{"kind":"badRequest","message":"agent.toml:2: unknown key \"x\""}"#;
+    let (output, _) = call("reload", "400 Bad Request", refusal);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stderr), "vrouterctl: agent.toml:2: unknown key \"x\"\n");
+}
+
+/// An agent that says these lines to whoever watches, and stops.
+fn watched(line: &str) -> Output {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let agent = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let request = read_request(&mut stream);
+        assert!(request.starts_with("GET /v1/monitor/bgp HTTP/1.1\r\n"), "{request}");
+        let event =
+            "{\"event\":\"session\",\"atEpochMsec\":0,\"peer\":\"192.0.2.1\",\"state\":\"Established\"}\n";
+        let (one, two) = event.split_at(20);
+        let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let all = format!("{head}{}{}0\r\n\r\n", chunk(one), chunk(two));
+        stream.write_all(all.as_bytes()).unwrap();
+    });
+    let output = vrouterctl(&socket, line);
+    agent.join().unwrap();
+    output
+}
+
+#[test]
+fn monitor_prints_lines_and_says_when_the_agent_stops() {
+    let output = watched("monitor bgp");
+    assert_eq!(text(&output.stdout), "00:00:00.000Z session 192.0.2.1 Established\n");
+    assert!(text(&output.stderr).starts_with("The agent has stopped"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0));
+    let output = watched("--json monitor bgp");
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["state"]), (1, &serde_json::json!("Established")));
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_asks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let output = vrouterctl(&dir.path().join("none.sock"), "show bgp routes --family ipv4");

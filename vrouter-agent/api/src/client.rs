@@ -5,9 +5,11 @@
 //!     │            └──────────────── one deadline for all of a call ────────────────┘
 //!     └ at once, so that an absent agent is known before anything was done
 //! ```
-//! HTTP/1.1 with `Content-Length` only (RFC 9112 §6): what the agent speaks. Chunked replies are refused, and so is every
-//! reply larger than [`MAX_REPLY`]. Every call of the API can be repeated without harm, so a connection that turns out
+//! HTTP/1.1 with `Content-Length` only (RFC 9112 §6): what the agent speaks, but for [`Client::stream`]. Other chunked
+//! replies are refused, and so is every reply larger than [`MAX_REPLY`]. Every call of the API can be repeated without harm, so a connection that turns out
 //! to be closed before the first octet of the reply is opened again, once.
+
+mod stream;
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, Read, Write};

@@ -8,13 +8,19 @@
 //!  GET  /v1/show/bgp/summary                  -> BgpSummary
 //!  GET  /v1/show/bgp/neighbors[?address=A]    -> BgpNeighbors
 //!  GET  /v1/show/bgp/routes[?filter…]         -> BgpRoutes         filters: see RouteFilter
+//!  GET  /v1/show/bgp/rtc                      -> BgpRtc
+//!  POST /v1/bgp/clear            BgpClear     -> BgpClear          what was done
+//!  GET  /v1/explain?vrf=NAME&prefix=P         -> Explanation
+//!  GET  /v1/monitor/bgp                       -> MonitorEvent…     one JSON object per line, until either side ends it
 //!  GET  /v1/show/vrfs                         -> Vrfs
 //!  GET  /v1/show/routes[?vrf=NAME&prefix=P]   -> Routes
 //!  GET  /v1/show/ports                        -> Ports
 //!  GET  /v1/show/labels                       -> Labels
 //!  GET  /v1/show/tunnels                      -> Tunnels
 //!  GET  /v1/show/drops                        -> Drops
+//!  GET  /v1/show/memory                       -> Memory
 //!  POST /v1/trace                TraceRequest -> TraceReply
+//!  POST /v1/reload                            -> Reloaded          a file with mistakes changes nothing
 //! ```
 //! Every reply that is not 200 carries an [`ApiError`]. JSON keys are camelCase; where FRR shows the same thing, the
 //! key is FRR's.
@@ -26,12 +32,14 @@ mod error;
 pub mod path;
 mod port;
 mod show;
+mod show_agent;
 mod show_bgp;
 
 pub use client::{Client, ClientError, ProtocolError};
 pub use error::{ApiError, ErrorKind};
 pub use port::{AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, PortKind};
 pub use show::*;
+pub use show_agent::*;
 pub use show_bgp::*;
 
 /// Where the agent listens unless its configuration says otherwise.

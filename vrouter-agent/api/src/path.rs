@@ -18,6 +18,18 @@ pub const BGP_SUMMARY: &str = "/v1/show/bgp/summary";
 pub const BGP_NEIGHBORS: &str = "/v1/show/bgp/neighbors";
 /// GET [`crate::BgpRoutes`]; query as [`RouteFilter`].
 pub const BGP_ROUTES: &str = "/v1/show/bgp/routes";
+/// GET [`crate::BgpRtc`].
+pub const BGP_RTC: &str = "/v1/show/bgp/rtc";
+/// GET [`crate::MonitorEvent`], one JSON object per line, as long as both sides want.
+pub const BGP_MONITOR: &str = "/v1/monitor/bgp";
+/// POST [`crate::BgpClear`].
+pub const BGP_CLEAR: &str = "/v1/bgp/clear";
+/// GET [`crate::Explanation`]; query `vrf`, `prefix`.
+pub const EXPLAIN: &str = "/v1/explain";
+/// GET [`crate::Memory`].
+pub const MEMORY: &str = "/v1/show/memory";
+/// POST, without a body; answered with [`crate::Reloaded`].
+pub const RELOAD: &str = "/v1/reload";
 /// GET [`crate::Vrfs`].
 pub const VRFS: &str = "/v1/show/vrfs";
 /// GET [`crate::Routes`]; query `vrf`, `prefix`.

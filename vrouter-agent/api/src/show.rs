@@ -26,6 +26,12 @@ pub struct Status {
     pub established: usize,
     /// How many neighbors are configured.
     pub neighbors: usize,
+    /// How many routes forward, over all VRFs.
+    #[serde(default)]
+    pub routes: usize,
+    /// Resident memory of the agent.
+    #[serde(default)]
+    pub rss_bytes: u64,
 }
 
 /// `show vrfs`.
@@ -82,7 +88,8 @@ pub struct Routes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VrfRoute {
-    /// `local` (a port of this node), `bgp` or `connected` (the gateway, the pod range).
+    /// `local` (a port of this node), `bgp`, `bgp-stale` (what the last run knew and nobody has confirmed) or
+    /// `connected` (the node itself).
     pub protocol: String,
     /// Where packets go; several: shared by flow.
     pub nexthops: Vec<RouteNexthop>,

@@ -91,6 +91,18 @@ pub struct BgpNeighbor {
     /// For routes that name no encapsulation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_encapsulation: Option<Encap>,
+    /// The prefix of the configuration that it came from, if its address is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic: Option<Prefix>,
+    /// What both ends said about restarts; absent without a session whose routes are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graceful_restart: Option<BgpRestart>,
+    /// That it sent more routes than it may, and what comes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_limit: Option<String>,
+    /// What was wrong with UPDATEs, and what was left out of them.
+    #[serde(default)]
+    pub updates: BgpUpdateCounts,
     /// Received messages by type.
     pub received: BgpMessageCounts,
     /// Sent messages by type.
@@ -101,6 +113,138 @@ pub struct BgpNeighbor {
     /// The octets that caused it, in hexadecimal, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error_bytes: Option<String>,
+}
+
+/// Graceful restart (RFC 4724, RFC 8538, RFC 9494) as both ends offered it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRestart {
+    /// What we offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<BgpRestartEnd>,
+    /// What the neighbor offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<BgpRestartEnd>,
+    /// How long its routes are still kept without a session, unless they are long-lived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes_kept_for_msec: Option<u64>,
+}
+
+/// What one end offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRestartEnd {
+    /// R: it had just restarted.
+    pub restarting: bool,
+    /// N: its routes outlive a NOTIFICATION other than a hard reset.
+    pub survives_notifications: bool,
+    /// How long it may be away.
+    pub restart_time_msec: u64,
+    /// Families whose routes are worth keeping.
+    pub families: Vec<String>,
+    /// F: those of them whose forwarding went on.
+    pub forwarding_kept: Vec<String>,
+    /// Families whose routes are worth keeping after that, and for how many milliseconds.
+    pub long_lived: BTreeMap<String, u64>,
+}
+
+/// What became of UPDATEs, since the session came up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpUpdateCounts {
+    /// Malformed, their routes treated as withdrawn (RFC 7606).
+    pub malformed: u64,
+    /// What was wrong with the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_malformed: Option<String>,
+    /// Attributes discarded (RFC 7606).
+    pub attributes_discarded: u64,
+    /// That had been here before.
+    pub looped: u64,
+    /// That no VRF imports.
+    pub not_imported: u64,
+    /// Route target memberships held from the neighbor.
+    pub memberships_received: usize,
+    /// Route target memberships it has been told.
+    pub memberships_advertised: usize,
+}
+
+/// What to do anew with a neighbor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpClear {
+    /// Which.
+    pub address: IpAddr,
+    /// What.
+    pub kind: BgpClearKind,
+}
+
+/// The kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BgpClearKind {
+    /// The session ends and begins anew.
+    Hard,
+    /// The neighbor is asked for all its routes once more.
+    SoftIn,
+    /// The neighbor is told all our routes once more.
+    SoftOut,
+}
+
+/// `explain`: why a prefix of a VRF goes where it goes, and who is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// The VRF.
+    pub vrf: String,
+    /// The prefix.
+    pub prefix: Prefix,
+    /// What the VRF imports.
+    pub imports: Vec<RouteTarget>,
+    /// What it comes to, a sentence each.
+    pub verdict: Vec<String>,
+    /// Every path that is held for this prefix, the best first.
+    pub candidates: Vec<ExplainedPath>,
+}
+
+/// One path, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedPath {
+    /// As `RD:prefix`.
+    pub network: String,
+    /// The path.
+    pub path: BgpPath,
+    /// Whether the VRF imports it.
+    pub imported: bool,
+    /// Why it does not carry the VRF's traffic; absent: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_used: Option<String>,
+    /// Why it is not the best under its route distinguisher; absent: it is, and neighbors are told of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_best: Option<String>,
+    /// By neighbor, for the best path: `advertised`, or why not.
+    pub advertised: BTreeMap<IpAddr, String>,
+}
+
+/// `show bgp rtc`: who wants routes with which route target (RFC 4684).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BgpRtc {
+    /// By `AS:target`; `default` wants all.
+    pub memberships: BTreeMap<String, RtcMembership>,
+}
+
+/// Who wants routes with one route target.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RtcMembership {
+    /// A VRF of ours imports it.
+    pub local: bool,
+    /// Neighbors that have asked for it.
+    pub received_from: Vec<IpAddr>,
+    /// Neighbors that we have asked.
+    pub advertised_to: Vec<IpAddr>,
 }
 
 /// BGP messages by type.

@@ -2,24 +2,32 @@
 
 use std::time::Instant;
 
-use agent_api::{ApiError, ErrorKind};
+use agent_api::{ApiError, BgpClear, BgpClearKind, BgpRtc, ErrorKind, Explanation, Memory, MemoryPart};
+use bgp_peer::{ClearError, ClearKind};
+use vrouter_types::Prefix;
 
 use super::{Agent, Bgp};
 use crate::server::{Reply, Request};
-use crate::show;
+use crate::{memory, metrics, show};
 
 impl Agent {
     /// Changes nothing.
     pub(super) async fn show(&self, request: Request) -> Result<Reply, ApiError> {
         let overlay = &self.overlay;
         Ok(match request {
-            Request::Attach(_) | Request::Detach(_) | Request::Check(_) => {
+            Request::Attach(_)
+            | Request::Detach(_)
+            | Request::Check(_)
+            | Request::Reload
+            | Request::BgpClear(_) => {
                 return Err(ApiError::new(ErrorKind::Internal, "that is no question"));
             }
             Request::Status => {
                 let summary = self.running()?.summary().await;
                 let uptime = self.started.elapsed();
-                Reply::Status(show::status(overlay, Some(&summary), uptime, true, overlay.problems()))
+                let mut problems = overlay.problems();
+                problems.extend(show::bgp_problems(&summary.neighbors));
+                Reply::Status(show::status(overlay, Some(&summary), uptime, true, problems))
             }
             Request::BgpSummary => {
                 let summary = self.running()?.summary().await;
@@ -30,9 +38,11 @@ impl Agent {
                 Reply::BgpNeighbors(show::bgp_neighbors(&neighbors, address)?)
             }
             Request::BgpRoutes(filter) => {
-                let query = show::route_query(&self.config, &filter)?;
-                let routes = self.running()?.routes(query).await;
-                Reply::BgpRoutes(show::bgp_routes(overlay, &routes, Instant::now()))
+                let speaker = self.running()?;
+                let neighbors = speaker.neighbors().await;
+                let query = show::route_query(&neighbors, &filter)?;
+                let routes = speaker.routes(query).await;
+                Reply::BgpRoutes(show::bgp_routes(overlay, &neighbors, &routes, Instant::now()))
             }
             Request::Vrfs => Reply::Vrfs(show::vrfs(overlay)),
             Request::Routes { vrf, prefix } => Reply::Routes(show::routes(overlay, vrf.as_deref(), prefix)?),
@@ -46,8 +56,69 @@ impl Agent {
                 let of_port = |port| self.dataplane.port_drops(port);
                 Reply::Drops(show::drops(overlay, &self.dataplane.drops(), of_port))
             }
+            Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
+            Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
+            Request::Memory => Reply::Memory(self.memory().await?),
+            Request::Monitor => self.watch().await?,
+            Request::Metrics => Reply::Metrics(self.metrics_page().await?),
             Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),
         })
+    }
+
+    async fn rtc(&self) -> Result<BgpRtc, ApiError> {
+        let speaker = self.running()?;
+        let views = speaker.with_rib(|rib, _| rib.rtc()).await.unwrap_or_default();
+        Ok(show::bgp_rtc(&speaker.neighbors().await, &views))
+    }
+
+    async fn explain(&self, vrf: &str, prefix: Prefix) -> Result<Explanation, ApiError> {
+        let speaker = self.running()?;
+        let vrf = show::explained_vrf(&self.overlay, vrf)?;
+        let reasons = speaker.with_rib(move |rib, _| rib.explain(vrf, prefix)).await;
+        let reasons = reasons.ok_or_else(|| ApiError::new(ErrorKind::Unavailable, "BGP has stopped"))?;
+        Ok(show::explanation(&self.overlay, &speaker.neighbors().await, &reasons, Instant::now()))
+    }
+
+    /// Changes nothing here: what follows comes back as events.
+    pub(super) async fn clear(&self, clear: BgpClear) -> Result<Reply, ApiError> {
+        let kind = match clear.kind {
+            BgpClearKind::Hard => ClearKind::Hard,
+            BgpClearKind::SoftIn => ClearKind::SoftIn,
+            BgpClearKind::SoftOut => ClearKind::SoftOut,
+        };
+        let error_kind = |error: &ClearError| match error {
+            ClearError::NoNeighbor(_) => ErrorKind::NotFound,
+            ClearError::NoSession(_) | ClearError::NoRefresh(_) => ErrorKind::Conflict,
+            ClearError::Ended => ErrorKind::Unavailable,
+        };
+        let done = self.running()?.clear(clear.address, kind).await;
+        done.map_err(|error| ApiError::new(error_kind(&error), error.to_string()))?;
+        tracing::info!(neighbor = %clear.address, kind = ?clear.kind, "cleared");
+        Ok(Reply::BgpClear(clear))
+    }
+
+    async fn memory(&self) -> Result<Memory, ApiError> {
+        let report = self.running()?.with_rib(|rib, _| rib.memory()).await.unwrap_or_default();
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        let part = |part: &bgp_peer::bgp_core::MemoryPart| MemoryPart {
+            name: format!("RIB {}", part.name),
+            entries: count(part.entries),
+            bytes: Some(count(part.octets)),
+        };
+        Ok(show::memory(&self.overlay, memory::usage(), report.parts.iter().map(part).collect()))
+    }
+
+    async fn metrics_page(&self) -> Result<String, ApiError> {
+        let speaker = self.running()?.summary().await;
+        Ok(metrics::render(&metrics::Sources {
+            overlay: &self.overlay,
+            speaker: &speaker,
+            uptime: self.started.elapsed(),
+            usage: memory::usage(),
+            port: &|port| self.dataplane.port_counters(port),
+            tunnel: &|remote, encap| self.dataplane.tunnel_counters(remote, encap),
+            drops: self.dataplane.drops(),
+        }))
     }
 
     /// Callers are served only once it runs.

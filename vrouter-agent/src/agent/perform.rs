@@ -9,12 +9,15 @@ use dataplane::{Dataplane, DataplaneError};
 use dataplane_core::Gateway;
 use tracing::{debug, info};
 
+use super::start::speaker_config;
 use super::{Agent, Bgp, HOST_INTERFACE, PUBLISH_DELAY};
 use crate::event::{Answer, CallId, Effect, LocalRoute};
 use crate::netlink::NetlinkError;
 use crate::server::Reply;
 use crate::state_file::StateDir;
-use vrouter_types::VpnPrefix;
+use bgp_peer::VrfImport;
+use bgp_peer::bgp_core::wire::community;
+use vrouter_types::{RouteTarget, VpnPrefix, VrfId};
 
 impl Agent {
     pub(super) async fn perform(&mut self, effect: &Effect) -> Result<(), ApiError> {
@@ -75,6 +78,24 @@ impl Agent {
                 self.withdraw(*prefix).await;
                 Ok(())
             }
+            Effect::SetImports(imports) => {
+                if let Bgp::Running(speaker) = &self.bgp {
+                    let import = |(vrf, import): &(VrfId, Vec<RouteTarget>)| VrfImport {
+                        vrf: *vrf,
+                        import: import.clone(),
+                    };
+                    speaker.set_imports(imports.iter().map(import).collect()).await;
+                }
+                Ok(())
+            }
+            Effect::SetNeighbors { concerned } => {
+                info!(?concerned, "neighbors changed");
+                let Bgp::Running(speaker) = &self.bgp else { return Ok(()) };
+                let done = speaker.reconfigure(speaker_config(self.overlay.config())).await;
+                let changes = done.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+                debug!(?changes, "sessions");
+                Ok(())
+            }
             Effect::Answer { call, answer } => {
                 self.answer(*call, answer);
                 Ok(())
@@ -129,27 +150,40 @@ impl Agent {
                 info!(interface = port.host_interface.as_deref().unwrap_or_default(), "detached");
             }
             Ok(Answer::Detached(_)) => debug!("detached what was not there"),
+            Ok(Answer::Reloaded(reloaded)) => {
+                info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "reloaded");
+            }
             Err(error) => info!(kind = ?error.kind, %error, "refused"),
         }
         let reply = answer.clone().map(|answer| match answer {
             Answer::Attached(port) => Reply::Attached(port),
             Answer::Detached(port) => Reply::Detached(port),
+            Answer::Reloaded(reloaded) => Reply::Reloaded(reloaded),
         });
         // Whoever asked may have given up; what was done stays done.
-        let _ = self.callers.remove(&call).map(|caller| caller.send(reply));
+        if let Some(caller) = self.callers.remove(&call) {
+            let _ = caller.send(reply);
+        }
     }
 }
 
 pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
-    const LOCAL_PREF: u32 = 100;
+    let policy = &route.policy;
     bgp_peer::LocalRoute {
         prefix: route.prefix,
         label: route.label,
         next_hop: route.next_hop,
         route_targets: route.route_targets.clone(),
         encaps: route.encaps,
-        local_pref: LOCAL_PREF,
-        med: None,
+        local_pref: policy.local_pref,
+        med: policy.med,
+        as_path_prepend: policy.as_path_prepend.clone(),
+        communities: policy.communities.iter().map(|community| community::Community(community.0)).collect(),
+        large_communities: policy
+            .large_communities
+            .iter()
+            .map(|it| community::LargeCommunity(it.0))
+            .collect(),
     }
 }
 

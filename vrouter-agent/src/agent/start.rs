@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,10 @@ use tracing::{info, warn};
 use vrouter_types::Asn;
 
 use super::perform::local_route;
-use super::{Agent, Bgp, HOST_INTERFACE, Inputs};
+use super::routes::RouteWriter;
+use super::{Agent, Bgp, HOST_INTERFACE, Inputs, monitor};
 use crate::Error;
-use crate::config::{Config, FamilyName, NeighborConfig};
+use crate::config::{Config, FamilyName, NeighborConfig, PeerAddress};
 use crate::event::{Event, Restore};
 use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
@@ -30,17 +32,14 @@ const CALLS: usize = 64;
 const BGP_EVENTS: usize = 64;
 /// Reading the kernel's tables takes milliseconds.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// Received paths that are kept at most: some 200 MB at worst, far beyond what any gateway imports.
-const MAX_PATHS: usize = 1_000_000;
 
-pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
+pub(super) async fn start(config: Config, file: PathBuf) -> Result<(Agent, Inputs), Error> {
     let config = Arc::new(config);
     info!(name = config.name, version = env!("CARGO_PKG_VERSION"), vrfs = config.vrfs.len(), "starting");
-    if config.metrics.is_some() {
-        warn!("[agent] metrics is set, but this version serves no metrics");
-    }
     let terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    let restart = signal(SignalKind::user_defined2()).map_err(Error::Runtime)?;
+    let hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
     let state = StateDir::open(&config.state_dir)?;
     // From here on callers can connect. They wait until they are served.
     let listener = server::bind(&config.socket).await.map_err(|error| Error::Socket(error.to_string()))?;
@@ -52,7 +51,13 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
     if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
         warn!(%error, "the host cannot reach workloads");
     }
+    let (own_calls, calls) = mpsc::channel(CALLS);
     let mut agent = Agent {
+        file,
+        monitor: Some(monitor::channel()),
+        route_writer: RouteWriter::new(),
+        metrics: None,
+        own_calls: own_calls.clone(),
         overlay,
         fib,
         state: Arc::new(state),
@@ -69,10 +74,10 @@ pub(super) async fn start(config: Config) -> Result<(Agent, Inputs), Error> {
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
     let bgp_events = agent.start_bgp().await?;
-    let (sender, calls) = mpsc::channel(CALLS);
-    let server = tokio::spawn(server::serve(listener, sender));
+    let server = tokio::spawn(server::serve(listener, own_calls));
+    agent.start_metrics();
     info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
-    Ok((agent, Inputs { calls, bgp_events, net_events, terminate, interrupt, server }))
+    Ok((agent, Inputs { calls, bgp_events, net_events, terminate, interrupt, restart, hangup, server }))
 }
 
 impl Agent {
@@ -85,8 +90,22 @@ impl Agent {
                 links.push(interface.clone());
             }
         }
-        let (ports, label_cursor) = (loaded.ports, loaded.label_cursor);
-        self.handle(Event::Restore(Restore { ports, label_cursor, links, boot_id: boot_id() })).await;
+        let total = u64::from(self.config.bgp.long_lived_stale_time) * 1000;
+        let restore = Restore {
+            ports: loaded.ports,
+            label_cursor: loaded.label_cursor,
+            links,
+            boot_id: boot_id(),
+            stale_for: total.saturating_sub(loaded.routes.stale_msec),
+            routes: loaded.routes.vrfs,
+        };
+        self.handle(Event::Restore(restore)).await;
+        if self.overlay.stale_routes() > 0 {
+            info!(
+                routes = self.overlay.stale_routes(),
+                "routes of the last run serve until neighbors say theirs"
+            );
+        }
         Ok(())
     }
 
@@ -112,6 +131,9 @@ impl Agent {
     async fn start_bgp(&mut self) -> Result<mpsc::Receiver<bgp_peer::SpeakerEvent>, Error> {
         let (sender, receiver) = mpsc::channel(BGP_EVENTS);
         let mut config = speaker_config(&self.config);
+        // Ports that came back have the labels that neighbors know, and forward before the first session is up.
+        config.forwarding_kept = self.overlay.ports().any(crate::overlay::Port::is_up);
+        config.await_local_routes = true;
         let mut speaker = Speaker::spawn(config.clone(), sender.clone());
         if let Err(SpeakerError::Listen { address, source }) = &speaker
             && source.kind() == ErrorKind::AddrNotAvailable
@@ -130,13 +152,14 @@ impl Agent {
                 speaker.originate(local_route(route)).await;
             }
         }
+        speaker.local_routes_complete().await;
         Ok(receiver)
     }
 }
 
 /// Without `[bgp]` there are no sessions, but the RIB still carries routes between VRFs of this node. Nobody hears of
 /// the numbers that stand in.
-fn speaker_config(config: &Config) -> SpeakerConfig {
+pub(super) fn speaker_config(config: &Config) -> SpeakerConfig {
     const NOBODY_HEARS: Asn = Asn(64512);
     let bgp = &config.bgp;
     let router_id = if bgp.router_id.is_unspecified() { Ipv4Addr::LOCALHOST } else { bgp.router_id };
@@ -146,18 +169,28 @@ fn speaker_config(config: &Config) -> SpeakerConfig {
         hold_time: bgp.hold_time,
         listen: bgp.listen,
         neighbors: bgp.neighbors.iter().map(neighbor_config).collect(),
-        max_paths: MAX_PATHS,
+        max_paths: usize::try_from(bgp.max_paths).unwrap_or(usize::MAX),
+        cluster_id: Some(bgp.cluster_id),
+        graceful_restart: bgp.graceful_restart,
+        restart_time: bgp.restart_time,
+        long_lived_stale_time: bgp.long_lived_stale_time,
+        ..SpeakerConfig::default()
     }
 }
 
 fn neighbor_config(neighbor: &NeighborConfig) -> bgp_peer::NeighborConfig {
+    let (address, prefix) = match neighbor.address {
+        PeerAddress::One(address) => (address, None),
+        PeerAddress::Any(prefix) => (prefix.addr(), Some(prefix)),
+    };
     let family = |family: &FamilyName| match family {
         FamilyName::Vpnv4 => bgp_peer::Family::Vpnv4,
         FamilyName::Vpnv6 => bgp_peer::Family::Vpnv6,
         FamilyName::Rtc => bgp_peer::Family::Rtc,
     };
     bgp_peer::NeighborConfig {
-        address: neighbor.address,
+        address,
+        prefix,
         port: neighbor.port,
         asn: neighbor.asn,
         password: neighbor.password.as_ref().map(|password| password.0.clone()),
@@ -167,6 +200,14 @@ fn neighbor_config(neighbor: &NeighborConfig) -> bgp_peer::NeighborConfig {
         description: neighbor.description.clone(),
         default_encap: neighbor.default_encapsulation,
         families: neighbor.families.iter().map(family).collect::<FamilySet>(),
+        ttl_security: neighbor.ttl_security,
+        keepalive_time: neighbor.keepalive_time,
+        connect_retry: neighbor.connect_retry,
+        route_reflector_client: neighbor.route_reflector_client,
+        max_prefixes: neighbor.max_prefixes,
+        max_prefixes_restart: neighbor.max_prefixes_restart,
+        graceful_restart: neighbor.graceful_restart,
+        ..bgp_peer::NeighborConfig::default()
     }
 }
 

@@ -147,6 +147,23 @@ impl<'d, 't> Table<'d, 't> {
         })
     }
 
+    /// A list of numbers within bounds. Absent: `None`.
+    pub(super) fn numbers(
+        &self,
+        key: &'static str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<Vec<u32>> {
+        let wanted = format!("a list of numbers from {} to {}", range.start(), range.end());
+        self.read(key, &wanted, |value| {
+            let number = |item: &toml::Spanned<DeValue<'_>>| {
+                let digits = item.get_ref().as_integer()?;
+                let number = u32::from_str_radix(digits.as_str(), digits.radix()).ok()?;
+                range.contains(&number).then_some(number)
+            };
+            value.as_array()?.iter().map(number).collect()
+        })
+    }
+
     /// A string that a type reads; its error says what the type wants.
     pub(super) fn parsed<T>(&self, key: &'static str) -> Option<T>
     where

@@ -8,11 +8,16 @@ use toml::Spanned;
 use vrouter_types::{Asn, Encap};
 
 use super::document::{ConfigErrors, Document, Table};
-use super::{BgpConfig, Config, DataplaneConfig, UnderlayConfig, UnderlaySource, neighbor, vrf};
+use super::neighbor::{self, PeerAddress};
+use super::{BgpConfig, Config, DataplaneConfig, UnderlayConfig, UnderlaySource, vrf};
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/vrouter";
 const DEFAULT_HOLD_TIME: u16 = 90;
 const DEFAULT_ENTROPY_PORTS: u16 = 16;
+const DEFAULT_RESTART_TIME: u16 = 120;
+const DEFAULT_STALE_TIME: u32 = 86_400;
+/// Received paths that are kept at most: some 200 MB at worst, far beyond what any gateway imports.
+const DEFAULT_MAX_PATHS: u32 = 1_000_000;
 const MAX_NAME: usize = 64;
 
 pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
@@ -101,6 +106,11 @@ fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> (BgpConfig, Option<Ipv
     let mut bgp = BgpConfig {
         asn: None,
         router_id: from_underlay.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        cluster_id: from_underlay.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        graceful_restart: true,
+        restart_time: DEFAULT_RESTART_TIME,
+        long_lived_stale_time: DEFAULT_STALE_TIME,
+        max_paths: DEFAULT_MAX_PATHS,
         hold_time: DEFAULT_HOLD_TIME,
         listen: None,
         neighbors: Vec::new(),
@@ -128,14 +138,40 @@ fn bgp(top: &Table<'_, '_>, underlay: &UnderlayConfig) -> (BgpConfig, Option<Ipv
         bgp.hold_time = hold_time;
     }
     bgp.listen = socket_address(&table, "listen", "0.0.0.0:179");
-    let mut seen: Vec<(IpAddr, usize)> = Vec::new();
+    restart(&table, &mut bgp);
+    let mut seen: Vec<(PeerAddress, usize)> = Vec::new();
     for neighbor in table.tables("neighbor", "[[bgp.neighbor]]") {
-        bgp.neighbors.extend(neighbor::neighbor(&neighbor, bgp.asn, underlay, &mut seen));
+        bgp.neighbors.extend(neighbor::neighbor(&neighbor, &bgp, underlay, &mut seen));
         neighbor.finish();
     }
     let router_id = (!table.is_broken()).then_some(bgp.router_id);
     table.finish();
     (bgp, router_id)
+}
+
+/// What holds when sessions go: ours or a neighbor's (RFC 4724, RFC 9494), and how much is kept at all.
+fn restart(table: &Table<'_, '_>, bgp: &mut BgpConfig) {
+    bgp.cluster_id = bgp.router_id;
+    match table.parsed::<Spelled<Ipv4Addr>>("cluster-id") {
+        Some(Spelled(id)) if id.is_unspecified() => {
+            let message = "cluster-id 0.0.0.0 names no cluster; leave it out for the router-id".to_owned();
+            table.error(table.span_of("cluster-id"), message);
+        }
+        Some(Spelled(id)) => bgp.cluster_id = id,
+        None => {}
+    }
+    bgp.graceful_restart = table.boolean("graceful-restart").unwrap_or(true);
+    // RFC 4724 §3: twelve bits.
+    if let Some(seconds) = table.number("restart-time", 1..=4095) {
+        bgp.restart_time = u16::try_from(seconds).unwrap_or(DEFAULT_RESTART_TIME);
+    }
+    // RFC 9494 §3: twenty-four bits.
+    if let Some(seconds) = table.number("long-lived-stale-time", 0..=0xff_ffff) {
+        bgp.long_lived_stale_time = seconds;
+    }
+    if let Some(paths) = table.number("max-paths", 1..=100_000_000) {
+        bgp.max_paths = paths;
+    }
 }
 
 fn dataplane(top: &Table<'_, '_>) -> DataplaneConfig {

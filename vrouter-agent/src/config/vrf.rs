@@ -8,6 +8,7 @@ use vrouter_types::{Prefix, RouteDistinguisher, RouteTarget};
 
 use super::VrfConfig;
 use super::document::Table;
+use super::export::export_policy;
 use super::sections::check_name;
 
 /// What earlier tables said, with their lines.
@@ -48,6 +49,8 @@ fn vrf(table: &Table<'_, '_>, index: usize, router_id: Option<Ipv4Addr>) -> Opti
     pods.iter().for_each(|pods| check_pods(table, pods));
     let namespaces = namespaces(table);
     let default = table.boolean("default").unwrap_or(false);
+    let policy = export_policy(table);
+    let dscp = table.number("dscp", 0..=63).and_then(|dscp| u8::try_from(dscp).ok());
     let host_open = match table.text("host") {
         Some("open") => true,
         Some("closed") => false,
@@ -58,7 +61,18 @@ fn vrf(table: &Table<'_, '_>, index: usize, router_id: Option<Ipv4Addr>) -> Opti
         None => default,
     };
     let pods = pods.into_iter().map(Spanned::into_inner).collect();
-    Some(VrfConfig { name: name?.to_owned(), rd: rd?, import, export, pods, namespaces, default, host_open })
+    Some(VrfConfig {
+        name: name?.to_owned(),
+        rd: rd?,
+        import,
+        export,
+        policy,
+        pods,
+        namespaces,
+        default,
+        host_open,
+        dscp,
+    })
 }
 
 fn default_rd(
@@ -90,23 +104,32 @@ fn route_targets(table: &Table<'_, '_>, key: &'static str) -> Vec<RouteTarget> {
 
 /// Prefixes whose host bits are zero, as written.
 pub(super) fn prefixes(table: &Table<'_, '_>, key: &'static str) -> Vec<Spanned<Prefix>> {
-    let mut prefixes = Vec::new();
-    for text in table.texts(key).unwrap_or_default() {
-        let span = text.span();
-        match text.get_ref().parse::<Prefix>() {
-            Ok(prefix) => {
-                let written = text.get_ref().split('/').next().and_then(|addr| addr.parse::<IpAddr>().ok());
-                if written != Some(prefix.addr()) {
-                    let message =
-                        format!("{key}: {:?} has bits behind its length; write {prefix}", text.get_ref());
-                    table.error(span.clone(), message);
-                }
-                prefixes.push(Spanned::new(span, prefix));
+    let texts = table.texts(key).unwrap_or_default();
+    texts.into_iter().filter_map(|text| as_written(table, key, &text)).collect()
+}
+
+/// One such prefix.
+pub(super) fn prefix(table: &Table<'_, '_>, key: &'static str) -> Option<Prefix> {
+    let text = table.text(key)?;
+    as_written(table, key, &Spanned::new(table.span_of(key), text)).map(Spanned::into_inner)
+}
+
+fn as_written(table: &Table<'_, '_>, key: &'static str, text: &Spanned<&str>) -> Option<Spanned<Prefix>> {
+    match text.get_ref().parse::<Prefix>() {
+        Ok(prefix) => {
+            let written = text.get_ref().split('/').next().and_then(|addr| addr.parse::<IpAddr>().ok());
+            if written != Some(prefix.addr()) {
+                let message =
+                    format!("{key}: {:?} has bits behind its length; write {prefix}", text.get_ref());
+                table.error(text.span(), message);
             }
-            Err(error) => table.error(span, format!("{key}: {error}")),
+            Some(Spanned::new(text.span(), prefix))
+        }
+        Err(error) => {
+            table.error(text.span(), format!("{key}: {error}"));
+            None
         }
     }
-    prefixes
 }
 
 fn check_pods(table: &Table<'_, '_>, pods: &Spanned<Prefix>) {

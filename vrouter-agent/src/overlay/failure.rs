@@ -39,6 +39,7 @@ impl Overlay {
                     None => forget_failed(undone, &error),
                 };
             }
+            Effect::SetImports(_) | Effect::SetNeighbors { .. } => return answered(undone, &error),
             // The file is read again later, and the port is gone by then.
             Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
             Effect::OpenPort { .. }

@@ -4,7 +4,7 @@ use agent_api::{ApiError, AttachPort, DetachedPort, ErrorKind, PortKey, PortKind
 use vrouter_types::{Label, PortId, Prefix, VpnPrefix, VrfId};
 
 use super::state::Backoff;
-use super::{Overlay, Port, PortState};
+use super::{Overlay, Port, PortState, vrf_mut};
 use crate::event::{Answer, CallId, Effect, SavedPort};
 
 /// Numbers go round, so that packets in flight for a port that went never meet the next one; this many bounds the
@@ -114,7 +114,7 @@ impl Overlay {
         effects.extend(self.take_down(id));
         self.keys.remove(key);
         let Some(port) = self.ports.remove(&id) else { return effects };
-        if let Some(vrf) = self.vrfs.get_mut(port.vrf.0 as usize) {
+        if let Some(vrf) = vrf_mut(&mut self.vrfs, port.vrf) {
             port.saved.addresses.iter().for_each(|address| {
                 vrf.addresses.remove(address);
             });
@@ -136,10 +136,8 @@ impl Overlay {
             .filter(|port| port.vrf == vrf)
             .flat_map(|port| port.saved.request.prefixes.iter().copied())
             .collect();
-        let vrf_state = self
-            .vrfs
-            .get_mut(vrf.0 as usize)
-            .ok_or_else(|| ApiError::new(ErrorKind::Internal, "no such VRF"))?;
+        let vrf_state =
+            vrf_mut(&mut self.vrfs, vrf).ok_or_else(|| ApiError::new(ErrorKind::Internal, "no such VRF"))?;
         let name = vrf_state.config.name.clone();
         let mut addresses = request.addresses.clone();
         if addresses.is_empty() {
@@ -172,7 +170,7 @@ impl Overlay {
     /// Puts a port in the tables. It has no routes yet.
     pub(super) fn insert(&mut self, port: Port) {
         let id = port.saved.port;
-        if let Some(vrf) = self.vrfs.get_mut(port.vrf.0 as usize) {
+        if let Some(vrf) = vrf_mut(&mut self.vrfs, port.vrf) {
             for address in &port.saved.addresses {
                 vrf.addresses.insert(*address, id);
                 vrf.pool.taken(*address);
@@ -197,7 +195,7 @@ impl Overlay {
         let interface = port.saved.request.host_interface.clone();
         let (vrf, prefixes) = (port.vrf, port.prefixes().collect::<Vec<_>>());
         for prefix in prefixes {
-            if let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) {
+            if let Some(vrf) = vrf_mut(&mut self.vrfs, vrf) {
                 vrf.locals.insert(prefix, id);
             }
             self.refresh(vrf, prefix);
@@ -229,7 +227,7 @@ impl Overlay {
         let mut effects: Vec<Effect> = prefixes.iter().copied().filter_map(withdraw).collect();
         effects.extend(self.leave_host(id, &addresses));
         for prefix in prefixes {
-            if let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) {
+            if let Some(vrf) = vrf_mut(&mut self.vrfs, vrf) {
                 vrf.locals.remove(&prefix);
             }
             self.refresh(vrf, prefix);

@@ -14,6 +14,7 @@ impl Overlay {
     /// Takes back what is on disk. Forwarding is published and interfaces are opened before anybody hears of it.
     pub(super) fn restore(&mut self, restore: Restore) -> Vec<Effect> {
         self.boot_id = restore.boot_id;
+        self.restore_routes(restore.routes, restore.stale_for);
         let links: BTreeSet<String> = restore.links.into_iter().collect();
         let mut ports = restore.ports;
         ports.sort_by_key(|saved| saved.sequence);

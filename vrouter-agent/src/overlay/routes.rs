@@ -8,22 +8,29 @@ use std::net::IpAddr;
 use dataplane_core::TunnelId;
 use vrouter_types::{Label, PortId, Prefix, VrfId};
 
-use super::{Overlay, Port, Protocol, RouteEntry, Target, preferred};
+use super::{Overlay, Port, Protocol, RouteEntry, Target, preferred, vrf_mut};
 use crate::event::{Effect, VrfPath, VrfRoute};
 
 impl Overlay {
     /// The best paths of some prefixes changed.
     pub(super) fn import(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
+        self.imports_revision += 1;
         for route in routes {
-            let Some(vrf) = self.vrfs.get_mut(route.vrf.0 as usize) else { continue };
+            let Some(vrf) = vrf_mut(&mut self.vrfs, route.vrf) else { continue };
             let remote = |path: &&VrfPath| !path.local;
             route.paths.iter().filter(remote).for_each(|path| self.tunnels.learn(path.next_hop));
+            let confirmed = if route.paths.is_empty() {
+                Vec::new()
+            } else {
+                self.stale.routes.remove(&(route.vrf, route.prefix)).unwrap_or_default()
+            };
             let old = if route.paths.is_empty() {
                 vrf.imported.remove(&route.prefix)
             } else {
                 vrf.imported.insert(route.prefix, route.paths)
             };
             let old = old.unwrap_or_default();
+            confirmed.iter().for_each(|path| self.tunnels.unlearn(path.next_hop));
             old.iter().filter(remote).for_each(|path| self.tunnels.unlearn(path.next_hop));
             self.refresh(route.vrf, route.prefix);
         }
@@ -33,7 +40,7 @@ impl Overlay {
     /// Makes the prefix's route what it should be.
     pub(super) fn refresh(&mut self, vrf: VrfId, prefix: Prefix) {
         let wanted = self.wanted(vrf, prefix);
-        let Some(vrf) = self.vrfs.get_mut(vrf.0 as usize) else { return };
+        let Some(vrf) = vrf_mut(&mut self.vrfs, vrf) else { return };
         // The new tunnels are counted before the old are not, so that one that stays keeps its number.
         let entry = wanted.map(|(protocol, wanted)| {
             let target = match wanted {
@@ -66,17 +73,20 @@ impl Overlay {
         if let Some(port) = vrf.locals.get(&prefix) {
             return Some((Protocol::Local, Wanted::Target(Target::Port(*port))));
         }
-        let paths = vrf.imported.get(&prefix)?;
+        let (protocol, paths) = match vrf.imported.get(&prefix) {
+            Some(paths) => (Protocol::Bgp, paths),
+            None => (Protocol::Stale, self.stale.routes.get(&(vrf.id, prefix))?),
+        };
         let in_service = |port: &PortId| self.ports.get(port).is_some_and(Port::is_up);
         let leaked = paths.iter().filter(|path| path.local).find_map(|path| self.labels.port(path.label));
         let leaked = leaked.filter(in_service);
         if let Some(port) = leaked {
-            return Some((Protocol::Bgp, Wanted::Target(Target::Port(port))));
+            return Some((protocol, Wanted::Target(Target::Port(port))));
         }
         let mut hops: Vec<_> = paths.iter().filter_map(|path| self.hop(path)).collect();
         hops.sort_unstable();
         hops.dedup();
-        (!hops.is_empty()).then_some((Protocol::Bgp, Wanted::Hops(hops)))
+        (!hops.is_empty()).then_some((protocol, Wanted::Hops(hops)))
     }
 
     /// How to reach a path's provider edge; `None` if it wants an encapsulation that the operator does not, or is of

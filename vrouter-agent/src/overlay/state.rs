@@ -46,6 +46,15 @@ impl Vrf {
     }
 }
 
+/// The VRF of this number, without borrowing the rest of the overlay.
+pub(super) fn vrf_mut(vrfs: &mut [Vrf], id: VrfId) -> Option<&mut Vrf> {
+    let place = id.0 as usize;
+    match vrfs.get(place) {
+        Some(vrf) if vrf.id == id => vrfs.get_mut(place),
+        _ => vrfs.iter_mut().find(|vrf| vrf.id == id),
+    }
+}
+
 /// A port.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
@@ -142,6 +151,8 @@ pub enum Protocol {
     Local,
     /// BGP: another provider edge, or another VRF of this node.
     Bgp,
+    /// BGP, in the last run; nobody has confirmed it yet.
+    Stale,
     /// The node itself.
     Connected,
 }

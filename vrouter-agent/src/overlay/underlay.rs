@@ -78,6 +78,7 @@ impl Overlay {
             next_hop: self.next_hop,
             route_targets: vrf.config.export.clone(),
             encaps: self.encaps,
+            policy: vrf.config.policy.clone(),
         };
         port.prefixes().map(route).collect()
     }
@@ -102,10 +103,12 @@ impl Overlay {
         if has_ipv6 { mtu.max(MIN_IPV6_MTU) } else { mtu }
     }
 
-    fn refresh_all(&mut self) {
+    /// Every route that BGP says or said.
+    pub(super) fn refresh_all(&mut self) {
         let prefixes =
             |vrf: &super::Vrf| vrf.imported.keys().map(|prefix| (vrf.id, *prefix)).collect::<Vec<_>>();
-        let all: Vec<_> = self.vrfs.iter().flat_map(prefixes).collect();
+        let stale = self.stale.routes.keys().copied();
+        let all: Vec<_> = self.vrfs.iter().flat_map(prefixes).chain(stale).collect();
         all.into_iter().for_each(|(vrf, prefix)| self.refresh(vrf, prefix));
     }
 

@@ -26,6 +26,12 @@ pub(super) enum Endpoint {
     Tunnels,
     Drops,
     Trace,
+    BgpRtc,
+    BgpClear,
+    Explain,
+    Memory,
+    Reload,
+    Monitor,
 }
 
 /// Why nothing can be asked there.
@@ -54,6 +60,12 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, Unroutable> 
         path::TUNNELS => (Endpoint::Tunnels, "GET"),
         path::DROPS => (Endpoint::Drops, "GET"),
         path::TRACE => (Endpoint::Trace, "POST"),
+        path::BGP_RTC => (Endpoint::BgpRtc, "GET"),
+        path::BGP_CLEAR => (Endpoint::BgpClear, "POST"),
+        path::EXPLAIN => (Endpoint::Explain, "GET"),
+        path::MEMORY => (Endpoint::Memory, "GET"),
+        path::RELOAD => (Endpoint::Reload, "POST"),
+        path::BGP_MONITOR => (Endpoint::Monitor, "GET"),
         _ => return Err(Unroutable::Path),
     };
     if method.as_str() == wanted { Ok(endpoint) } else { Err(Unroutable::Method(wanted)) }
@@ -77,6 +89,17 @@ pub(super) fn request(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Re
         Endpoint::Tunnels => Request::Tunnels,
         Endpoint::Drops => Request::Drops,
         Endpoint::Trace => Request::Trace(json("TraceRequest", body)?),
+        Endpoint::BgpRtc => Request::BgpRtc,
+        Endpoint::BgpClear => Request::BgpClear(json("BgpClear", body)?),
+        Endpoint::Explain => {
+            let missing =
+                |what: &str| bad(format!("explain needs a {what}, as in ?vrf=NAME&prefix=10.0.0.0/8"));
+            let vrf = query.take("vrf")?.ok_or_else(|| missing("vrf"))?;
+            Request::Explain { vrf, prefix: query.take("prefix")?.ok_or_else(|| missing("prefix"))? }
+        }
+        Endpoint::Memory => Request::Memory,
+        Endpoint::Reload => Request::Reload,
+        Endpoint::Monitor => Request::Monitor,
     };
     query.finish()?;
     Ok(request)

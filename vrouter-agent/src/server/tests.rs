@@ -283,3 +283,93 @@ async fn read_rest(stream: &mut UnixStream) -> String {
     let _ = stream.read_to_end(&mut reply).await;
     String::from_utf8_lossy(&reply).into_owned()
 }
+
+#[tokio::test]
+async fn metrics_are_plain_text_at_their_path_and_nowhere_else() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, mut calls) = mpsc::channel::<Call>(1);
+    let server = tokio::spawn(metrics::serve_on(listener, sender));
+    tokio::spawn(async move {
+        while let Some(call) = calls.recv().await {
+            assert_eq!(call.request, Request::Metrics);
+            let _ = call.reply.send(Ok(Reply::Metrics("# HELP x y\n# TYPE x gauge\nx 1\n".to_owned())));
+        }
+    });
+    let exchange = |bytes: Vec<u8>| async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        let mut reply = Vec::new();
+        let _ = stream.read_to_end(&mut reply).await;
+        String::from_utf8(reply).unwrap()
+    };
+    let reply = exchange(get("/metrics")).await;
+    assert_eq!(status_of(&reply), "200");
+    assert!(reply.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\n# HELP x y\n# TYPE x gauge\nx 1\n"), "{reply}");
+    assert_eq!(status_of(&exchange(get("/v1/status")).await), "404");
+    assert_eq!(status_of(&exchange(post("/metrics", "")).await), "405");
+    assert_eq!(status_of(&exchange(b"nonsense\r\n\r\n".to_vec()).await), "400");
+    server.abort();
+}
+
+fn session(lines: u64) -> agent_api::MonitorEvent {
+    agent_api::MonitorEvent::Lost { lines }
+}
+
+/// Answers one request to watch with these lines, and returns what says more.
+async fn watch(served: &mut Served, first: u64) -> tokio::sync::broadcast::Sender<agent_api::MonitorEvent> {
+    let (events, receiver) = tokio::sync::broadcast::channel(4);
+    let call = served.calls.recv().await.unwrap();
+    assert_eq!(call.request, Request::Monitor);
+    call.reply.send(Ok(Reply::Monitor(Monitor::new(vec![session(first)], receiver)))).unwrap();
+    events
+}
+
+#[tokio::test]
+async fn a_monitor_is_lines_until_the_agent_stops() {
+    let mut served = served(limits()).await;
+    let path = served.path.clone();
+    let client = tokio::task::spawn_blocking(move || {
+        let client = agent_api::Client::connect(path, Duration::from_secs(60)).unwrap();
+        let mut lines = Vec::new();
+        let ended = client.stream(agent_api::path::BGP_MONITOR, |line| {
+            lines.push(serde_json::from_str::<agent_api::MonitorEvent>(line).unwrap());
+            true
+        });
+        (ended.is_ok(), lines)
+    });
+    let events = watch(&mut served, 1).await;
+    events.send(session(2)).unwrap();
+    drop(events);
+    assert_eq!(client.await.unwrap(), (true, vec![session(1), session(2)]));
+}
+
+#[tokio::test]
+async fn a_monitor_outlives_other_connections_and_there_are_only_so_many() {
+    let mut served = served(Limits { connection_time: SHORT, ..limits() }).await;
+    let mut kept = Vec::new();
+    for _ in 0..lines::STREAMS {
+        let mut stream = UnixStream::connect(&served.path).await.unwrap();
+        stream.write_all(&get(agent_api::path::BGP_MONITOR)).await.unwrap();
+        let events = watch(&mut served, 7).await;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        kept.push((stream, events));
+    }
+    let path = served.path.clone();
+    let ninth = tokio::spawn(async move { raw(&path, &get(agent_api::path::BGP_MONITOR)).await });
+    let _events = watch(&mut served, 7).await;
+    let reply = ninth.await.unwrap();
+    assert!(error_of(&reply).message.contains("monitors run already"), "{reply}");
+    // Twice the time after which another connection is closed.
+    tokio::time::sleep(SHORT * 3).await;
+    for (mut stream, events) in kept {
+        events.send(session(99)).unwrap();
+        drop(events);
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("\"lines\":99") && rest.ends_with("0\r\n\r\n"), "{rest}");
+    }
+}

@@ -228,6 +228,7 @@ async fn bgp_views_become_frrs_words() {
         description: Some("edge 1".into()),
         default_encap: None,
         families: [bgp_peer::Family::Vpnv4, bgp_peer::Family::Rtc].into_iter().collect(),
+        ..bgp_peer::NeighborConfig::default()
     };
     let (events, _receiver) = tokio::sync::mpsc::channel(16);
     let speaker = bgp_peer::Speaker::spawn(
@@ -238,6 +239,7 @@ async fn bgp_views_become_frrs_words() {
             listen: None,
             neighbors: vec![neighbor],
             max_paths: 1000,
+            ..bgp_peer::SpeakerConfig::default()
         },
         events,
     )
@@ -250,6 +252,9 @@ async fn bgp_views_become_frrs_words() {
         encaps: Encap::ALL.into_iter().collect(),
         local_pref: 100,
         med: None,
+        as_path_prepend: Vec::new(),
+        communities: Vec::new(),
+        large_communities: Vec::new(),
     };
     let imports = vec![bgp_peer::VrfImport { vrf: VrfId(0), import: own.route_targets.clone() }];
     speaker.set_imports(imports).await;
@@ -264,29 +269,64 @@ async fn bgp_views_become_frrs_words() {
     assert_eq!(bgp_neighbors(&views, Some(ip("192.0.2.9"))).unwrap_err().kind, ErrorKind::NotFound);
 
     let filter = agent_api::RouteFilter { family: Some("vpnv4".into()), ..Default::default() };
-    let found = speaker.routes(route_query(config, &filter).unwrap()).await;
-    let reply = bgp_routes(&overlay, &found, std::time::Instant::now());
+    let found = speaker.routes(route_query(&views, &filter).unwrap()).await;
+    let reply = bgp_routes(&overlay, &views, &found, std::time::Instant::now());
     let path = &reply.routes["192.0.2.11:1:10.20.11.2/32"][0];
     assert_eq!((path.peer.as_str(), path.origin.as_str(), path.bestpath), ("local", "IGP", true));
     assert_eq!((path.loc_prf, path.remote_label.map(|label| label.value())), (Some(100), Some(16)));
     assert_eq!(path.imported_by, ["smart"]);
     assert_eq!(path.encapsulations, Encap::ALL);
     let filter = agent_api::RouteFilter { family: Some("rtc".into()), ..Default::default() };
-    let found = speaker.routes(route_query(config, &filter).unwrap()).await;
-    let reply = bgp_routes(&overlay, &found, std::time::Instant::now());
+    let found = speaker.routes(route_query(&views, &filter).unwrap()).await;
+    let reply = bgp_routes(&overlay, &views, &found, std::time::Instant::now());
     assert!(reply.routes.contains_key("64512:target:64512:100"), "{reply:?}");
+    let rtc = bgp_rtc(&views, &speaker.with_rib(|rib, _| rib.rtc()).await.unwrap());
+    assert!(rtc.memberships["64512:target:64512:100"].local, "{rtc:?}");
+    assert!(bgp_problems(&views)[0].starts_with("BGP neighbor 192.0.2.1 is "));
+
+    let explain = async |vrf: &str, prefix: &str| {
+        let (vrf, prefix) = (explained_vrf(&overlay, vrf).unwrap(), prefix.parse().unwrap());
+        let reasons = speaker.with_rib(move |rib, _| rib.explain(vrf, prefix)).await.unwrap();
+        explanation(&overlay, &views, &reasons, std::time::Instant::now())
+    };
+    let here = explain("smart", "10.20.11.2/32").await;
+    let path = &here.candidates[0];
+    assert_eq!((here.vrf.as_str(), path.imported, path.not_used.as_deref()), ("smart", true, None));
+    assert_eq!(path.network, "192.0.2.11:1:10.20.11.2/32");
+    let elsewhere = explain("tenant-b", "10.20.11.2/32").await;
+    let why = elsewhere.candidates[0].not_used.as_deref().unwrap();
+    assert!(why.starts_with("not imported"), "{elsewhere:?}");
+    let nowhere = explain("smart", "10.99.0.0/16").await;
+    assert!(
+        nowhere.candidates.is_empty() && nowhere.verdict[1].starts_with("no path is held"),
+        "{nowhere:?}"
+    );
+    assert_eq!(explained_vrf(&overlay, "none").unwrap_err().kind, ErrorKind::NotFound);
 }
 
-#[test]
-fn routes_of_a_stranger_are_refused() {
-    let overlay = empty();
+#[tokio::test]
+async fn routes_of_a_stranger_are_refused() {
+    let neighbor = bgp_peer::NeighborConfig {
+        address: ip("192.0.2.1"),
+        asn: vrouter_types::Asn(64512),
+        passive: true,
+        ..bgp_peer::NeighborConfig::default()
+    };
+    let config = bgp_peer::SpeakerConfig {
+        asn: vrouter_types::Asn(64512),
+        router_id: "192.0.2.11".parse().unwrap(),
+        neighbors: vec![neighbor],
+        ..bgp_peer::SpeakerConfig::default()
+    };
+    let (events, _receiver) = tokio::sync::mpsc::channel(16);
+    let views = bgp_peer::Speaker::spawn(config, events).unwrap().neighbors().await;
     let ask = |neighbor: &str, received| {
         let neighbor = Some(ip(neighbor));
-        route_query(overlay.config(), &agent_api::RouteFilter { neighbor, received, ..Default::default() })
+        route_query(&views, &agent_api::RouteFilter { neighbor, received, ..Default::default() })
     };
     assert_eq!(ask("192.0.2.9", None).unwrap_err().kind, ErrorKind::NotFound);
     let scope = |received| ask("192.0.2.1", received).unwrap().scope;
-    assert_eq!(scope(Some(false)), bgp_peer::RouteScope::Advertised(bgp_peer::PeerId(0)));
-    assert_eq!(scope(Some(true)), bgp_peer::RouteScope::Received(bgp_peer::PeerId(0)));
+    assert_eq!(scope(Some(false)), bgp_peer::RouteScope::Advertised(views[0].id));
+    assert_eq!(scope(Some(true)), bgp_peer::RouteScope::Received(views[0].id));
     assert_eq!(scope(None), scope(Some(true)));
 }

@@ -91,7 +91,7 @@ fn garbage_other_versions_and_wrong_names_are_put_aside() {
     }
     fs::write(root.path().join(LABELS), "{").unwrap();
     let loaded = state.load().unwrap();
-    assert_eq!(loaded, Loaded { ports: vec![saved(0)], label_cursor: None });
+    assert_eq!(loaded, Loaded { ports: vec![saved(0)], ..Loaded::default() });
     let bad: Vec<String> = (1..=6).map(|name| format!("{name}.json.bad")).collect();
     assert_eq!(names(&ports)[1..], bad);
     assert!(root.path().join("labels.json.bad").exists());
@@ -141,4 +141,31 @@ fn nobody_else_may_read_what_is_written() {
         let permissions = fs::metadata(root.path().join(path)).unwrap().permissions();
         assert_eq!(permissions.mode() & 0o777, mode, "{path}");
     }
+}
+
+#[test]
+fn imported_routes_come_back_with_their_age_and_no_routes_are_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = StateDir::open(dir.path()).unwrap();
+    let path = crate::event::VrfPath {
+        rd: "192.0.2.1:1".parse().unwrap(),
+        next_hop: "192.0.2.1".parse().unwrap(),
+        label: Label::new(100).unwrap(),
+        encaps: vrouter_types::Encap::ALL.into_iter().collect(),
+        local: false,
+    };
+    let vrf = SavedVrf {
+        name: "city".to_owned(),
+        import: vec!["target:64512:100".parse().unwrap()],
+        routes: vec![("10.8.0.0/16".parse().unwrap(), vec![path])],
+    };
+    let saved = SavedRoutes { stale_msec: 77, vrfs: vec![vrf] };
+    state.save_routes(&saved).unwrap();
+    assert_eq!(state.load().unwrap().routes, saved);
+    state.save_routes(&SavedRoutes::default()).unwrap();
+    assert!(!dir.path().join("routes.json").exists());
+    assert_eq!(state.load().unwrap().routes, SavedRoutes::default());
+    std::fs::write(dir.path().join("routes.json"), "{\"version\":1,\"vrfs\":[").unwrap();
+    assert_eq!(state.load().unwrap().routes, SavedRoutes::default());
+    assert!(dir.path().join("routes.json.bad").exists(), "put aside, and no reason not to start");
 }

@@ -6,11 +6,15 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, ErrorKind, PortKey, PortKind};
+use agent_api::{
+    ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, ErrorKind, PortKey, PortKind, Reloaded,
+};
 use vrouter_agent::config::Config;
-use vrouter_agent::event::{Answer, CallId, Effect, Event, LocalRoute, Millis, Restore, SavedPort, Underlay};
+use vrouter_agent::event::{
+    Answer, CallId, Effect, Event, LocalRoute, Millis, Restore, SavedPort, SavedVrf, Underlay,
+};
 use vrouter_agent::overlay::Overlay;
-use vrouter_types::{Label, PortId, Prefix, VpnPrefix};
+use vrouter_types::{Label, PortId, Prefix, RouteTarget, VpnPrefix, VrfId};
 
 pub const CONFIG: &str = r#"
 [underlay]
@@ -46,6 +50,12 @@ pub struct Node {
     pub disk: BTreeMap<PortId, SavedPort>,
     pub cursor: Option<Label>,
     pub spool: BTreeSet<String>,
+    /// What the last run left of its imported routes, and how long that may serve.
+    pub saved_routes: Vec<SavedVrf>,
+    pub stale_for: u64,
+    pub imports: BTreeMap<VrfId, Vec<RouteTarget>>,
+    /// The neighbors that had to notice, reload by reload.
+    pub concerned: Vec<Vec<String>>,
     pub open: BTreeMap<PortId, String>,
     pub host_routes: BTreeSet<IpAddr>,
     pub advertised: BTreeMap<VpnPrefix, LocalRoute>,
@@ -71,6 +81,10 @@ impl Node {
             disk: BTreeMap::new(),
             cursor: None,
             spool: BTreeSet::new(),
+            saved_routes: Vec::new(),
+            stale_for: 0,
+            imports: BTreeMap::new(),
+            concerned: Vec::new(),
             open: BTreeMap::new(),
             host_routes: BTreeSet::new(),
             advertised: BTreeMap::new(),
@@ -94,6 +108,8 @@ impl Node {
             disk: self.disk,
             cursor: self.cursor,
             spool: self.spool,
+            saved_routes: self.saved_routes,
+            stale_for: self.stale_for,
             ..fresh
         };
         let config = Config::parse(text, Path::new("agent.toml")).unwrap();
@@ -109,6 +125,8 @@ impl Node {
             label_cursor: self.cursor,
             links: self.links.iter().cloned().collect(),
             boot_id: boot_id.to_owned(),
+            routes: self.saved_routes.clone(),
+            stale_for: self.stale_for,
         };
         self.handle(Event::Restore(restore));
     }
@@ -158,6 +176,8 @@ impl Node {
             Effect::Answer { call, answer } => {
                 assert!(self.answers.insert(call, answer).is_none(), "{call:?} is answered twice");
             }
+            Effect::SetImports(imports) => self.imports = imports.into_iter().collect(),
+            Effect::SetNeighbors { concerned } => self.concerned.push(concerned),
             Effect::RemoveSpooled { file } => drop(self.spool.remove(&file)),
         }
         Ok(())
@@ -179,6 +199,19 @@ impl Node {
         match self.answers.remove(&call).expect("every call is answered") {
             Ok(Answer::Attached(port)) => Ok(port),
             Ok(other) => panic!("check is answered with {other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the agent does on `vrouterctl reload`.
+    pub fn reload(&mut self, text: &str) -> Result<Reloaded, ApiError> {
+        let config = Config::parse(text, Path::new("agent.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+        let call = self.call();
+        self.log.clear();
+        self.handle(Event::Reload { call, config: Box::new(config) });
+        match self.answers.remove(&call).expect("every call is answered") {
+            Ok(Answer::Reloaded(reloaded)) => Ok(reloaded),
+            Ok(other) => panic!("reload is answered with {other:?}"),
             Err(error) => Err(error),
         }
     }

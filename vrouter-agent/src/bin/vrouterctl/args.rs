@@ -14,9 +14,10 @@ const COMMON: &str = "Common options";
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Examples:\n  vrouterctl show status\n  vrouterctl show bgp summary\n  vrouterctl --json show ports\n  \
+    after_help = "Examples:\n  vrouterctl status\n  vrouterctl show bgp summary\n  vrouterctl --json show ports\n  \
                   vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n\n\
-                  Exit codes: 0 done, 1 the agent said no, 2 usage, 3 the agent cannot be reached"
+                  Exit codes: 0 done, 1 the agent said no (status: something is wrong), 2 usage, 3 the agent cannot be \
+                  reached"
 )]
 pub(crate) struct Cli {
     /// The agent's socket
@@ -41,6 +42,29 @@ pub(crate) enum Command {
         after_help = "Examples:\n  vrouterctl show vrfs\n  vrouterctl show bgp neighbors 192.0.2.1"
     )]
     Show(Show),
+    /// The agent in one screen: healthy, or what is wrong
+    #[command(
+        after_help = "Example:\n  vrouterctl status\n\nExit codes: 0 healthy, 1 something is wrong, 3 the agent \
+                            cannot be reached"
+    )]
+    Status,
+    /// Read the configuration again, and say what changed and what needs a restart
+    #[command(
+        after_help = "Example:\n  vrouterctl reload\n\nA file with mistakes changes nothing: exit code 1, and every \
+                            mistake with its line. Sessions that a\nchange does not concern do not notice. SIGHUP does \
+                            the same, and the log says what came of it."
+    )]
+    Reload,
+    /// Begin BGP sessions anew, or their routes only
+    #[command(subcommand, after_help = "Example:\n  vrouterctl clear bgp 192.0.2.1 soft in")]
+    Clear(Clear),
+    /// Say why a prefix of a VRF goes where it goes, or nowhere, and who is told of it
+    #[command(after_help = "Example:\n  vrouterctl explain --vrf smart-city 10.30.0.5/32\n\n\
+                            Route selection has the step numbers of RFC 4271 section 9.1.2.2.")]
+    Explain(Explain),
+    /// Watch what happens, one line each, until Ctrl-C or the agent stops
+    #[command(subcommand, after_help = "Example:\n  vrouterctl monitor bgp")]
+    Monitor(Monitor),
     /// Say what would happen to a packet, step by step, in the forwarding state as it is now
     #[command(after_help = "Examples:\n  vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n  \
                             vrouterctl trace --vrf smart-city fd00:20:11::2 fd00:30::5\n\n\
@@ -54,6 +78,52 @@ pub(crate) enum Command {
                                         vrouterctl port delete --interface tap0"
     )]
     Port(Port),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Clear {
+    /// Of this neighbor: the session, or with `soft` its routes while the session goes on
+    #[command(
+        after_help = "Examples:\n  vrouterctl clear bgp 192.0.2.1\n  vrouterctl clear bgp 192.0.2.1 soft in\n  \
+                            vrouterctl clear bgp 192.0.2.1 soft out\n\n\
+                            Also brings back a neighbor that sent more routes than it may."
+    )]
+    Bgp {
+        /// The neighbor
+        address: IpAddr,
+        #[command(subcommand)]
+        soft: Option<Soft>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Soft {
+    /// Keep the session
+    #[command(after_help = "Example:\n  vrouterctl clear bgp 192.0.2.1 soft in")]
+    Soft {
+        /// `in`: ask the neighbor for its routes once more; `out`: tell it ours once more
+        #[arg(value_parser = ["in", "out"])]
+        direction: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The VRF
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vrf: String,
+    /// The prefix, as it is in the table
+    pub(crate) prefix: Prefix,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Monitor {
+    /// Sessions as they stand, then every change of a session or of a VRF's route
+    #[command(
+        after_help = "Examples:\n  vrouterctl monitor bgp\n  vrouterctl --json monitor bgp | jq -c .\n\n\
+                            With --json: one object per line."
+    )]
+    Bgp,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +160,9 @@ pub(crate) enum Show {
     /// Tunnels to other provider edges, with their counters
     #[command(after_help = "Example:\n  vrouterctl show tunnels")]
     Tunnels,
+    /// What takes the agent's memory
+    #[command(after_help = "Example:\n  vrouterctl show memory")]
+    Memory,
     /// Dropped packets, by reason
     #[command(after_help = "Examples:\n  vrouterctl show drops\n  vrouterctl show drops --all")]
     Drops {
@@ -112,6 +185,9 @@ pub(crate) enum Bgp {
         /// This neighbor only
         address: Option<IpAddr>,
     },
+    /// Who wants routes with which route target (RFC 4684)
+    #[command(after_help = "Example:\n  vrouterctl show bgp rtc")]
+    Rtc,
     /// VPN routes and route target memberships
     #[command(after_help = "Examples:\n  vrouterctl show bgp routes\n  \
                             vrouterctl show bgp routes --family vpnv6 --rt target:64512:100\n  \
@@ -253,6 +329,17 @@ mod tests {
     }
 
     #[test]
+    fn clear_is_hard_unless_it_is_soft() {
+        let kind = |line: &str| match parse(line).unwrap().command {
+            Command::Clear(Clear::Bgp { soft, .. }) => soft.map(|Soft::Soft { direction }| direction),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind("vrouterctl clear bgp 192.0.2.1"), None);
+        assert_eq!(kind("vrouterctl clear bgp 192.0.2.1 soft in").as_deref(), Some("in"));
+        assert_eq!(kind("vrouterctl clear bgp fd00::1 soft out").as_deref(), Some("out"));
+    }
+
+    #[test]
     fn wrong_usage_is_refused() {
         for line in [
             "vrouterctl",
@@ -267,6 +354,11 @@ mod tests {
             "vrouterctl port add --vrf v --interface tap0 --mac 52:54:00:12:34:56",
             "vrouterctl port add --vrf v --interface tap0 --mac 52:54 --address 10.0.0.1",
             "vrouterctl port delete",
+            "vrouterctl clear bgp",
+            "vrouterctl clear bgp 192.0.2.1 soft",
+            "vrouterctl clear bgp 192.0.2.1 soft both",
+            "vrouterctl explain 10.0.0.0/8",
+            "vrouterctl monitor",
             "vrouterctl --timeout 0 show vrfs",
         ] {
             let error = parse(line).map(|cli| format!("{cli:?}")).unwrap_err();

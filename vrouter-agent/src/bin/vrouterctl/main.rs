@@ -1,7 +1,7 @@
 //! `vrouterctl`: what the agent knows, in tables for people and in JSON for scripts; and VM ports.
 //!
 //! It asks the agent's local API and decides nothing. With `--json` it prints the API's reply as it is. Exit codes:
-//! 0 done, 1 the agent said no, 2 usage, 3 the agent cannot be reached.
+//! 0 done, 1 the agent said no (`status`: something is wrong), 2 usage, 3 the agent cannot be reached.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -14,13 +14,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use agent_api::path::{self, Target};
-use agent_api::{AttachPort, Client, ClientError, DetachPort, PortKey, PortKind, RouteFilter, TraceRequest};
+use agent_api::{
+    AttachPort, BgpClear, BgpClearKind, Client, ClientError, DetachPort, PortKey, PortKind, ProtocolError,
+    RouteFilter, Status, TraceRequest,
+};
 use clap::Parser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use args::{Bgp, Cli, Command, Port, PortAdd, RouteArgs, Show};
+use args::{Bgp, Clear, Cli, Command, Monitor, Port, PortAdd, RouteArgs, Show, Soft};
 
 const REFUSED: u8 = 1;
 const UNREACHABLE: u8 = 3;
@@ -28,16 +31,17 @@ const UNREACHABLE: u8 = 3;
 fn main() -> ExitCode {
     // Usage errors end here, with exit code 2.
     let cli = Cli::parse();
-    match run(&cli) {
-        Ok(text) => print(&text),
-        Err(error) => {
-            eprintln!("vrouterctl: {}", explain(&error, &cli.socket));
-            match error {
-                ClientError::Refused(_) => ExitCode::from(REFUSED),
-                _ => ExitCode::from(UNREACHABLE),
-            }
+    let done = match &cli.command {
+        Command::Monitor(Monitor::Bgp) => monitor(&cli, path::BGP_MONITOR),
+        _ => run(&cli).map(|(text, verdict)| print(&text).unwrap_or(verdict)),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("vrouterctl: {}", explain(&error, &cli.socket));
+        match error {
+            ClientError::Refused(_) => ExitCode::from(REFUSED),
+            _ => ExitCode::from(UNREACHABLE),
         }
-    }
+    })
 }
 
 /// The agent, and how its replies are printed.
@@ -67,13 +71,36 @@ impl Asker {
             Ok(render(&self.client.post(target, body)?))
         }
     }
+
+    /// The only view that is also a verdict.
+    fn status(&mut self) -> Result<(String, ExitCode), ClientError> {
+        let reply: Value = self.client.get(path::STATUS)?;
+        let status: Status = serde_json::from_value(reply.clone())
+            .map_err(|source| ProtocolError::Json { status: 200, source })?;
+        let text = if self.json { pretty(&reply) } else { render::status(&status) };
+        let is_healthy = status.ready && status.problems.is_empty();
+        Ok((text, if is_healthy { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) }))
+    }
 }
 
-fn run(cli: &Cli) -> Result<String, ClientError> {
+fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
     let client = Client::connect(&cli.socket, Duration::from_secs(cli.timeout))?;
     let mut ask = Asker { client, json: cli.json };
-    match &cli.command {
+    let text = match &cli.command {
+        Command::Status => return ask.status(),
         Command::Show(show) => run_show(&mut ask, show),
+        Command::Reload => ask.post(path::RELOAD, &Value::Null, render::reloaded),
+        Command::Clear(Clear::Bgp { address, soft }) => {
+            let request = BgpClear { address: *address, kind: clear_kind(soft.as_ref()) };
+            ask.post(path::BGP_CLEAR, &request, render::bgp::cleared)
+        }
+        Command::Explain(it) => {
+            let target =
+                Target::new(path::EXPLAIN).with("vrf", Some(&it.vrf)).with("prefix", Some(it.prefix));
+            ask.get(target.as_str(), render::explain::explanation)
+        }
+        // Never comes here.
+        Command::Monitor(_) => Ok(String::new()),
         Command::Trace(trace) => {
             let request = TraceRequest { vrf: trace.vrf.clone(), src: trace.source, dst: trace.destination };
             ask.post(path::TRACE, &request, render::trace)
@@ -85,12 +112,31 @@ fn run(cli: &Cli) -> Result<String, ClientError> {
             let request = DetachPort { key: tap_key(&delete.interface) };
             ask.post(path::DETACH, &request, |reply| render::detached(&delete.interface, reply))
         }
+    }?;
+    Ok((text, ExitCode::SUCCESS))
+}
+
+/// Prints lines as they come. Ends when the agent stops, or when nobody reads any more.
+fn monitor(cli: &Cli, target: &str) -> Result<ExitCode, ClientError> {
+    let client = Client::connect(&cli.socket, Duration::from_secs(cli.timeout))?;
+    let mut out = io::stdout().lock();
+    let mut is_read = true;
+    client.stream(target, |line| {
+        let text = if cli.json { line.to_owned() } else { render::monitored(line) };
+        is_read = writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
+        is_read
+    })?;
+    if is_read {
+        eprintln!("The agent has stopped; there is nothing more to see until it is back.");
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
     match show {
         Show::Status => ask.get(path::STATUS, render::status),
+        Show::Memory => ask.get(path::MEMORY, render::agent::memory),
+        Show::Bgp(Bgp::Rtc) => ask.get(path::BGP_RTC, render::bgp::rtc),
         Show::Bgp(Bgp::Summary) => ask.get(path::BGP_SUMMARY, render::bgp::summary),
         Show::Bgp(Bgp::Neighbors { address }) => {
             let target = Target::new(path::BGP_NEIGHBORS).with("address", *address);
@@ -109,6 +155,14 @@ fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
         Show::Tunnels => ask.get(path::TUNNELS, render::tunnels),
         Show::Drops { all: true } => ask.get(path::DROPS, render::drops_all),
         Show::Drops { all: false } => ask.get(path::DROPS, render::drops),
+    }
+}
+
+fn clear_kind(soft: Option<&Soft>) -> BgpClearKind {
+    match soft {
+        None => BgpClearKind::Hard,
+        Some(Soft::Soft { direction }) if direction == "in" => BgpClearKind::SoftIn,
+        Some(Soft::Soft { .. }) => BgpClearKind::SoftOut,
     }
 }
 
@@ -150,14 +204,15 @@ fn pretty(reply: &Value) -> String {
     format!("{reply:#}\n")
 }
 
-fn print(text: &str) -> ExitCode {
+/// `Some`: it could not be printed.
+fn print(text: &str) -> Option<ExitCode> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has seen enough, as `head` does.
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             eprintln!("vrouterctl: cannot write: {error}");
-            ExitCode::from(REFUSED)
+            Some(ExitCode::from(REFUSED))
         }
-        _ => ExitCode::SUCCESS,
+        _ => None,
     }
 }
 

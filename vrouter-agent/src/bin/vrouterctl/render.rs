@@ -1,42 +1,20 @@
 //! Replies as people read them. Empty tables say so in words.
 
+pub(crate) mod agent;
 pub(crate) mod bgp;
+pub(crate) mod explain;
 mod forwarding;
 mod ports;
 
 use std::fmt::Write as _;
 
-use agent_api::{Status, TraceReply, Vrfs};
+use agent_api::{TraceReply, Vrfs};
 
+pub(crate) use agent::{monitored, reloaded, status};
 pub(crate) use forwarding::{drops, drops_all, labels, routes, tunnels};
 pub(crate) use ports::{attached, detached, ports};
 
-use crate::table::{Table, duration, list};
-
-/// `show status`.
-pub(crate) fn status(status: &Status) -> String {
-    let ready = if status.ready { "ready" } else { "not ready" };
-    let mut text = format!(
-        "{} runs vrouter-agent {}, up for {}, {ready}\n{}, {} of {} established\n",
-        status.name,
-        status.version,
-        duration(status.uptime_msec),
-        count(status.ports, "port"),
-        status.established,
-        count(status.neighbors, "BGP neighbor")
-    );
-    if !status.problems.is_empty() {
-        text.push_str("Problems:\n");
-        for problem in &status.problems {
-            let _ = writeln!(text, "  {problem}");
-        }
-    }
-    text
-}
-
-fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
+use crate::table::{Table, list};
 
 /// `show vrfs`.
 pub(crate) fn vrfs(reply: &Vrfs) -> String {
@@ -88,25 +66,6 @@ mod tests {
     use agent_api::{PoolUse, VrfSummary};
 
     use super::*;
-
-    #[test]
-    fn status_lists_problems() {
-        let mut reply = Status {
-            name: "gw-12".into(),
-            version: "0.1.0".into(),
-            uptime_msec: 3_661_000,
-            ready: true,
-            problems: vec![],
-            ports: 3,
-            established: 1,
-            neighbors: 2,
-        };
-        let healthy = "gw-12 runs vrouter-agent 0.1.0, up for 01:01:01, ready\n\
-                       3 ports, 1 of 2 BGP neighbors established\n";
-        assert_eq!(status(&reply), healthy);
-        reply.problems = vec!["there is no underlay".into()];
-        assert_eq!(status(&reply), format!("{healthy}Problems:\n  there is no underlay\n"));
-    }
 
     #[test]
     fn vrfs_show_targets_and_pools() {

@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use agent_api::{BgpMessageCounts, BgpNeighbor, BgpNeighbors, BgpPath, BgpPeer, BgpRoutes, BgpSummary};
+use agent_api::{
+    BgpClear, BgpClearKind, BgpMessageCounts, BgpNeighbor, BgpNeighbors, BgpPath, BgpPeer, BgpRestart,
+    BgpRestartEnd, BgpRoutes, BgpRtc, BgpSummary, BgpUpdateCounts,
+};
 
 use vrouter_types::VpnPrefix;
 
@@ -78,7 +81,9 @@ fn neighbor(address: IpAddr, it: &BgpNeighbor) -> String {
         known(it.remote_router_id.map(|id| id.to_string())),
         known(it.local_address.map(|ip| ip.to_string()))
     ));
+    lines.extend(it.dynamic.map(|prefix| format!("  Came from {prefix}, and is forgotten with its session")));
     lines.push(state_line(&it.peer));
+    lines.extend(it.prefix_limit.as_ref().map(|limit| format!("  Prefix limit: {limit}")));
     lines.push(format!(
         "  Hold time {} seconds, keepalive interval {} seconds",
         it.hold_time_msec / 1000,
@@ -99,8 +104,10 @@ fn neighbor(address: IpAddr, it: &BgpNeighbor) -> String {
             lines.extend(capabilities.iter().map(|capability| format!("    {capability}")));
         }
     }
+    lines.extend(it.graceful_restart.iter().flat_map(restart));
     lines.push("  Message statistics:".to_owned());
     lines.extend(messages(&it.sent, &it.received).lines().map(|line| format!("    {line}")));
+    lines.extend(updates(&it.updates));
     lines.push(format!(
         "  Connections established {}; dropped {}",
         it.peer.connections_established, it.peer.connections_dropped
@@ -108,6 +115,26 @@ fn neighbor(address: IpAddr, it: &BgpNeighbor) -> String {
     lines.extend(it.last_error.as_ref().map(|error| format!("  Last error: {error}")));
     lines.extend(it.last_error_bytes.as_ref().map(|bytes| format!("    caused by octets {bytes}")));
     lines.join("\n") + "\n"
+}
+
+/// Only what happened: an UPDATE that no VRF imports is no fault, but one wonders.
+fn updates(counts: &BgpUpdateCounts) -> Vec<String> {
+    let mut lines = vec![format!(
+        "  Route target memberships: {} held from it, {} advertised to it",
+        counts.memberships_received, counts.memberships_advertised
+    )];
+    let why = counts.last_malformed.as_ref().map(|why| format!(", the last: {why}")).unwrap_or_default();
+    for (number, what) in [
+        (counts.malformed, format!("malformed, their routes treated as withdrawn{why}")),
+        (counts.attributes_discarded, "attributes discarded".to_owned()),
+        (counts.looped, "had been here before".to_owned()),
+        (counts.not_imported, "that no VRF imports".to_owned()),
+    ] {
+        if number > 0 {
+            lines.push(format!("  Updates: {number} {what}"));
+        }
+    }
+    lines
 }
 
 fn state_line(peer: &BgpPeer) -> String {
@@ -130,6 +157,55 @@ fn messages(sent: &BgpMessageCounts, received: &BgpMessageCounts) -> String {
         ("Octets", sent.bytes, received.bytes),
     ] {
         table.row([name.to_owned(), sent.to_string(), received.to_string()]);
+    }
+    table.render()
+}
+
+/// `clear bgp`.
+pub(crate) fn cleared(reply: &BgpClear) -> String {
+    let done = match reply.kind {
+        BgpClearKind::Hard => "the session begins anew",
+        BgpClearKind::SoftIn => "asked for its routes once more",
+        BgpClearKind::SoftOut => "is told our routes once more",
+    };
+    format!("{}: {done}\n", reply.address)
+}
+
+/// What both ends offered, and what is kept without a session.
+fn restart(it: &BgpRestart) -> Vec<String> {
+    let end = |who: &str, end: Option<&BgpRestartEnd>| {
+        let Some(end) = end else { return format!("  Graceful restart {who}: not offered") };
+        let flag = |is_set: bool, text: &str| if is_set { format!(", {text}") } else { String::new() };
+        let long = end.long_lived.iter().map(|(family, msec)| format!("{family} {} s", msec / 1000));
+        let long =
+            if end.long_lived.is_empty() { String::new() } else { format!(", long-lived {}", list(long)) };
+        let kept =
+            if end.forwarding_kept.is_empty() { "none".to_owned() } else { list(&end.forwarding_kept) };
+        format!(
+            "  Graceful restart {who}: {} for {} s, forwarding kept {kept}{long}{}{}",
+            list(&end.families),
+            end.restart_time_msec / 1000,
+            flag(end.survives_notifications, "survives NOTIFICATION"),
+            flag(end.restarting, "has just restarted")
+        )
+    };
+    let mut lines = vec![end("advertised", it.local.as_ref()), end("received", it.remote.as_ref())];
+    let kept = it.routes_kept_for_msec;
+    lines.extend(
+        kept.map(|msec| format!("  Its routes are kept for {} s more without a session", msec / 1000)),
+    );
+    lines
+}
+
+/// `show bgp rtc`.
+pub(crate) fn rtc(reply: &BgpRtc) -> String {
+    if reply.memberships.is_empty() {
+        return "Nobody has asked for routes by route target.\n".to_owned();
+    }
+    let mut table = Table::new(["Membership", "Imported Here", "Asked For By", "Asked From"]);
+    for (membership, it) in &reply.memberships {
+        let local = if it.local { "yes" } else { "no" };
+        table.row([membership.clone(), local.to_owned(), list(&it.received_from), list(&it.advertised_to)]);
     }
     table.render()
 }
@@ -261,6 +337,26 @@ Total number of neighbors 2
             capabilities_received: vec![],
             families: vec!["vpnv4".into()],
             default_encapsulation: Some(Encap::MplsOverGre),
+            dynamic: None,
+            graceful_restart: Some(BgpRestart {
+                local: Some(BgpRestartEnd {
+                    restarting: false,
+                    survives_notifications: true,
+                    restart_time_msec: 120_000,
+                    families: vec!["vpnv4".into()],
+                    forwarding_kept: vec!["vpnv4".into()],
+                    long_lived: [("vpnv4".to_owned(), 86_400_000)].into(),
+                }),
+                remote: None,
+                routes_kept_for_msec: Some(90_000),
+            }),
+            prefix_limit: None,
+            updates: BgpUpdateCounts {
+                malformed: 1,
+                last_malformed: Some("ORIGIN 7".into()),
+                memberships_received: 2,
+                ..Default::default()
+            },
             received: BgpMessageCounts {
                 opens: 1,
                 updates: 7,
@@ -286,6 +382,9 @@ BGP neighbor is 192.0.2.1 port 179, remote AS 4200000000, local AS 64512, extern
     multiprotocol vpnv4
     route refresh
   Capabilities received: none
+  Graceful restart advertised: vpnv4 for 120 s, forwarding kept vpnv4, long-lived vpnv4 86400 s, survives NOTIFICATION
+  Graceful restart received: not offered
+  Its routes are kept for 90 s more without a session
   Message statistics:
     Type           Sent  Received
     Open              1         1
@@ -294,12 +393,30 @@ BGP neighbor is 192.0.2.1 port 179, remote AS 4200000000, local AS 64512, extern
     Notification      0         0
     Route refresh     0         0
     Octets          512      4096
+  Route target memberships: 2 held from it, 0 advertised to it
+  Updates: 1 malformed, their routes treated as withdrawn, the last: ORIGIN 7
   Connections established 0; dropped 0
   Last error: received NOTIFICATION cease/administrative reset
     caused by octets 0604
 ";
         assert_eq!(neighbors(&BgpNeighbors { neighbors: [(ip("192.0.2.1"), it)].into() }), expected);
         assert_eq!(neighbors(&BgpNeighbors { neighbors: [].into() }), "No BGP neighbors are configured.\n");
+    }
+
+    #[test]
+    fn rtc_says_who_asks_whom() {
+        let it = agent_api::RtcMembership {
+            local: true,
+            received_from: vec![ip("192.0.2.1"), ip("192.0.2.2")],
+            advertised_to: vec![],
+        };
+        let reply = BgpRtc { memberships: [("64512:target:64512:100".to_owned(), it)].into() };
+        let expected = "\
+Membership              Imported Here  Asked For By          Asked From
+64512:target:64512:100  yes            192.0.2.1, 192.0.2.2  -
+";
+        assert_eq!(rtc(&reply), expected);
+        assert!(rtc(&BgpRtc { memberships: [].into() }).starts_with("Nobody"));
     }
 
     #[test]
