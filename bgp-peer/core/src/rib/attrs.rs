@@ -63,6 +63,17 @@ impl Merits {
     }
 }
 
+impl AttrId {
+    /// As a number below any mark that one might set in its place.
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn from_number(number: u32) -> AttrId {
+        AttrId(number)
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     octets: Box<[u8]>,

@@ -57,7 +57,12 @@ impl Rib {
 
     /// Removes a path, if there is one.
     pub(super) fn take_path(&mut self, key: VpnPrefix, source: Source) {
-        let Some(route) = self.table.find(key) else { return };
+        if let Some(route) = self.table.find(key) {
+            self.take_path_of(route, key, source);
+        }
+    }
+
+    pub(super) fn take_path_of(&mut self, route: RouteId, key: VpnPrefix, source: Source) {
         let best = self.table.best(route).copied();
         let Some(gone) = self.table.take(route, source) else { return };
         if let Some(sender) = self.sender_mut(source) {
@@ -182,6 +187,9 @@ impl Rib {
         if !is_same && (is_told(best_before) || is_told(best)) {
             self.peers.values_mut().for_each(|peer| peer.out.touch(route));
         }
+        if self.imports.is_empty() {
+            return;
+        }
         let (mut affected, mut more) =
             (std::mem::take(&mut self.scratch.importers), std::mem::take(&mut self.scratch.more_importers));
         affected.clear();
@@ -200,6 +208,11 @@ impl Rib {
     }
 
     fn select_best(&mut self, route: RouteId) {
+        // Nearly every route: nothing to compare.
+        if let Some(only) = self.table.only_path(route) {
+            let is_usable = self.attrs.merits(only.attrs).is_some_and(|merits| merits.encaps.is_usable());
+            return only.set_best(is_usable || self.is_reflector);
+        }
         let mut offered = std::mem::take(&mut self.scratch.offered);
         offered.clear();
         offered.extend(self.table.paths(route).map(|path| (route, *path)));

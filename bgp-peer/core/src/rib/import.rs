@@ -112,6 +112,11 @@ impl Imports {
         prefixes + self.by_target.allocation_size() + self.dirty.len() * size_of::<(VrfId, Prefix)>()
     }
 
+    /// Whether no VRF imports anything, nor has anything left to be told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_target.is_empty() && self.vrfs.is_empty()
+    }
+
     /// Whether any VRF imports it.
     pub(super) fn is_target(&self, target: RouteTarget) -> bool {
         self.by_target.contains_key(&target)

@@ -19,7 +19,7 @@ use crate::wire::route_refresh::RouteRefresh;
 use crate::wire::update::writer::{UpdateWriter, message_limit, put_end_of_rib};
 use crate::{Family, PeerId};
 
-use super::adj_out::{AdjOut, Group, MembershipPath};
+use super::adj_out::{AdjOut, Group, MembershipPath, Sending};
 use super::attrs::{AttrId, AttrTable};
 use super::change::Scratch;
 use super::config::{PathSource, RibConfig};
@@ -242,7 +242,7 @@ impl Peer {
         out: &mut BytesMut,
     ) -> bool {
         let limit = message_limit(&self.session);
-        while let Some((group, routes)) = self.out.first_group(family) {
+        while let Some((group, mut routes)) = self.out.take_group(family) {
             let mut message = match group {
                 Group::Withdraw(_) => UpdateWriter::withdraw(out, family, limit),
                 Group::Announce(_, id) => {
@@ -257,25 +257,25 @@ impl Peer {
                     UpdateWriter::announce(out, family, next_hop, &scratch.octets, limit)
                 }
             };
-            let mut fitting: Vec<(RouteId, Label)> = Vec::new();
-            for route in routes {
-                let Some(key) = table.key(*route) else { continue };
-                let label = table.best(*route).map_or(Label::IMPLICIT_NULL, |best| best.label());
-                if !message.push(&Nlri::Vpn(key, label)) {
-                    break;
+            let mut is_full = false;
+            while let (false, Some(route)) = (is_full, routes.front().copied()) {
+                let label = table.best(route).map_or(Label::IMPLICIT_NULL, |best| best.label());
+                let nlri = table.key(route).map(|key| Nlri::Vpn(key, label));
+                let push = || nlri.is_none_or(|nlri| message.push(&nlri));
+                is_full = self.out.send(route, group, label, push, table, attrs) == Sending::Full;
+                if !is_full {
+                    routes.pop_front();
                 }
-                fitting.push((*route, label));
             }
-            let first = routes.first().copied();
             let is_message = message.finish() > 0;
-            for (route, label) in fitting {
-                self.out.sent(route, group, label, table, attrs);
-            }
+            let too_long = (is_full && !is_message).then(|| routes.pop_front()).flatten();
+            self.out.return_group(group, routes);
             if is_message {
                 return true;
             }
-            let Some(first) = first else { return false };
-            self.out.refuse(first, family, table, attrs);
+            if let Some(route) = too_long {
+                self.out.refuse(route, family, table, attrs);
+            }
         }
         false
     }

@@ -16,7 +16,7 @@ use crate::{Family, FamilySet, Negotiated, PeerId};
 
 use super::config::{PathSource, PeerDown};
 use super::sender::Sender;
-use super::table::{Path, RouteId, Source, family_of};
+use super::table::{Path, RouteId, RouteSet, Source, family_of};
 use super::{Rib, VPN};
 
 /// A family of a neighbor whose routes wait.
@@ -65,7 +65,7 @@ impl Rib {
             if families.contains(family) && (!path.is_stale() || is_long(family)) {
                 rib.table.set_stale(route, path.source, true);
             } else {
-                rib.take_path(key, path.source);
+                rib.take_path_of(route, key, path.source);
             }
         });
         self.keep_or_purge_memberships(peer, families.contains(Family::Rtc));
@@ -116,9 +116,9 @@ impl Rib {
             let gone = sender.memberships.as_mut().map(super::Memberships::end_refresh).unwrap_or_default();
             self.give_up_memberships(peer, gone);
         } else if VPN.contains(&family) {
-            self.visit(peer, |rib, _, key, path| {
+            self.visit(peer, |rib, route, key, path| {
                 if path.is_stale() && family_of(key) == family {
-                    rib.take_path(key, path.source);
+                    rib.take_path_of(route, key, path.source);
                 }
             });
         }
@@ -155,7 +155,7 @@ impl Rib {
                 return;
             }
             if merits.no_long_lived {
-                return rib.take_path(key, path.source);
+                return rib.take_path_of(route, key, path.source);
             }
             rib.attrs.set(path.attrs).with_community(Community::LLGR_STALE, &mut rib.scratch.octets);
             let id = rib.attrs.intern(&rib.scratch.octets);
@@ -170,9 +170,15 @@ impl Rib {
             return;
         }
         let source = Source::from(peer);
-        let held = |(route, key)| Some((route, key, *self.table.path(route, source)?));
-        let paths: Vec<(RouteId, VpnPrefix, Path)> = self.table.routes().filter_map(held).collect();
-        paths.into_iter().for_each(|(route, key, path)| each(self, route, key, path));
+        let mut held = RouteSet::default();
+        let is_held = |route: &RouteId| self.table.path(*route, source).is_some();
+        self.table.routes().map(|(route, _)| route).filter(is_held).for_each(|route| held.insert(route));
+        for route in held.into_iter() {
+            if let (Some(key), Some(path)) = (self.table.key(route), self.table.path(route, source).copied())
+            {
+                each(self, route, key, path);
+            }
+        }
     }
 
     fn drop_if_idle(&mut self, peer: PeerId) {

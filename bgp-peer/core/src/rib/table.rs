@@ -4,8 +4,10 @@
 //! the set of paths that carry its number. A route lives while it has a path or while some Adj-RIB-Out knows it.
 
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use vrouter_types::{Label, VpnPrefix};
 
@@ -18,6 +20,37 @@ use super::slab::{NONE, Slab};
 /// The handle of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RouteId(u32);
+
+/// A set of routes, one bit each.
+#[derive(Debug, Default)]
+pub(super) struct RouteSet(Vec<u64>);
+
+impl RouteSet {
+    pub(super) fn insert(&mut self, route: RouteId) {
+        let (word, bit) = (route.0 as usize / 64, route.0 % 64);
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(word) = self.0.get_mut(word) {
+            *word |= 1 << bit;
+        }
+    }
+
+    pub(super) fn octets(&self) -> usize {
+        self.0.capacity() * size_of::<u64>()
+    }
+
+    /// In ascending order.
+    pub(super) fn into_iter(self) -> impl Iterator<Item = RouteId> {
+        (0u32..).step_by(64).zip(self.0).flat_map(|(first, mut word)| {
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros();
+                word &= word.checked_sub(1)?;
+                Some(RouteId(first + bit))
+            })
+        })
+    }
+}
 
 /// Where a path came from, in four octets. Ours sorts first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +111,10 @@ impl Path {
         self.source == other.source && self.attrs == other.attrs && self.label() == other.label()
     }
 
+    pub(super) fn set_best(&mut self, is_best: bool) {
+        self.mark(BEST, is_best);
+    }
+
     fn mark(&mut self, bit: u32, is_set: bool) {
         self.label_and_marks = if is_set { self.label_and_marks | bit } else { self.label_and_marks & !bit };
     }
@@ -110,21 +147,23 @@ impl Table {
     }
 
     pub(super) fn find(&self, key: VpnPrefix) -> Option<RouteId> {
-        let hash = self.hasher.hash_one(key);
+        let hash = hash(&self.hasher, key);
         let is_it = |handle: &u32| self.routes.get(*handle).is_some_and(|route| route.key == key);
         self.index.find(hash, is_it).copied().map(RouteId)
     }
 
     pub(super) fn find_or_insert(&mut self, key: VpnPrefix) -> RouteId {
-        if let Some(route) = self.find(key) {
-            return route;
+        let Table { routes, index, hasher, .. } = self;
+        let is_it = |handle: &u32| routes.get(*handle).is_some_and(|route| route.key == key);
+        let hash_of = |handle: &u32| routes.get(*handle).map_or(0, |route| hash(hasher, route.key));
+        match index.entry(hash(hasher, key), is_it, hash_of) {
+            Entry::Occupied(known) => RouteId(*known.get()),
+            Entry::Vacant(place) => {
+                let handle = routes.insert(Route { key, first: NONE, known_to: 0 });
+                place.insert(handle);
+                RouteId(handle)
+            }
         }
-        let handle = self.routes.insert(Route { key, first: NONE, known_to: 0 });
-        let (routes, hasher) = (&self.routes, &self.hasher);
-        self.index.insert_unique(hasher.hash_one(key), handle, |handle| {
-            routes.get(*handle).map_or(0, |route| hasher.hash_one(route.key))
-        });
-        RouteId(handle)
     }
 
     pub(super) fn key(&self, route: RouteId) -> Option<VpnPrefix> {
@@ -189,6 +228,12 @@ impl Table {
         self.paths.remove(handle)
     }
 
+    /// The only path, marked as the best or not. `None`: there is none, or more than one.
+    pub(super) fn only_path(&mut self, route: RouteId) -> Option<&mut Path> {
+        let first = self.routes.get(route.0)?.first;
+        self.paths.get_mut(first).filter(|path| path.next == NONE)
+    }
+
     /// Marks the path from this source as the best, and no other, and moves it to the front.
     pub(super) fn set_best(&mut self, route: RouteId, best: Option<Source>) {
         let mut next = self.routes.get(route.0).map_or(NONE, |route| route.first);
@@ -222,7 +267,7 @@ impl Table {
     /// Forgets the route if nothing refers to it.
     pub(super) fn forget_if_unused(&mut self, route: RouteId) {
         let Some(Route { key, first: NONE, known_to: 0 }) = self.routes.get(route.0) else { return };
-        let hash = self.hasher.hash_one(key);
+        let hash = hash(&self.hasher, *key);
         if let Ok(found) = self.index.find_entry(hash, |handle| *handle == route.0) {
             found.remove();
         }
@@ -262,6 +307,16 @@ impl Table {
     }
 }
 
+/// In few words: the derived way writes a dozen small pieces.
+fn hash(hasher: &DefaultHashBuilder, key: VpnPrefix) -> u64 {
+    let rd = u64::from_be_bytes(key.rd.octets());
+    let len = u64::from(key.prefix.len());
+    match key.prefix.addr() {
+        IpAddr::V4(addr) => hasher.hash_one((rd, u64::from(addr.to_bits()) << 8 | len)),
+        IpAddr::V6(addr) => hasher.hash_one((rd, addr.to_bits(), len)),
+    }
+}
+
 /// The family that a VPN prefix travels in.
 pub(super) fn family_of(key: VpnPrefix) -> Family {
     if key.prefix.is_ipv4() { Family::Vpnv4 } else { Family::Vpnv6 }
@@ -292,6 +347,16 @@ mod tests {
         table.take(route, PeerId(1).into()).unwrap();
         assert_eq!(table.best(route), None);
         assert_eq!(table.paths(route).count(), 2);
+    }
+
+    #[test]
+    fn a_set_of_routes_is_a_set_in_order() {
+        let mut set = RouteSet::default();
+        for number in [700, 3, 64, 63, 3, 0, 127, 128] {
+            set.insert(RouteId(number));
+        }
+        assert_eq!(set.into_iter().map(|route| route.0).collect::<Vec<_>>(), [0, 3, 63, 64, 127, 128, 700]);
+        assert_eq!(RouteSet::default().into_iter().count(), 0);
     }
 
     #[test]
