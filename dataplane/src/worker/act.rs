@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane_core::segment::{Headers, SegmentError, Slice, Step, label_entry, segment};
 use dataplane_core::vnet::VNET_HEADER_LEN;
-use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce};
+use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce, too_big};
 use vrouter_types::{Encap, PortId};
 
 use super::{HEADS_AT, Packet, Worker, count_packets};
@@ -86,7 +86,9 @@ impl Worker {
         let mut frame = Frame::new(self.memory.get_mut(range.clone()).unwrap_or_default(), vnet);
         let mut slices = match segment(&mut frame, prefix, max, fragment) {
             Ok(slices) => slices,
-            Err(SegmentError::TooBig) => return snapshot.drop_packets(DropReason::TooBig, from, 1),
+            Err(SegmentError::TooBig) => {
+                return self.refuse_too_big(snapshot, max, Packet { range, vnet, from });
+            }
             Err(SegmentError::Malformed) => return snapshot.drop_packets(DropReason::SegmentFailed, from, 1),
         };
         loop {
@@ -102,6 +104,19 @@ impl Worker {
                 Step::Full => self.flush(snapshot),
                 Step::Done => return,
             }
+        }
+    }
+
+    /// The path takes less than the snapshot knows, and the packet may not be cut: its sender hears of it.
+    fn refuse_too_big(&mut self, snapshot: &Snapshot, mtu: usize, Packet { range, vnet, from }: Packet) {
+        let Some(port) = from else { return snapshot.drop_packets(DropReason::TooBig, None, 1) };
+        let frame = Frame::new(self.memory.get_mut(range).unwrap_or_default(), vnet);
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let verdict = too_big(&snapshot.fib, &mut self.state, port, &frame, mtu);
+        match verdict {
+            Verdict::Reply(to) => self.reply(snapshot, to, from),
+            Verdict::Drop(reason) => snapshot.drop_packets(reason, from, 1),
+            Verdict::ToPort(_) | Verdict::ToHost | Verdict::ToUnderlay(_) => {}
         }
     }
 

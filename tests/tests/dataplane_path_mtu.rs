@@ -1,0 +1,59 @@
+//! A path that is narrower in its middle than at its ends: a router there says so to the node, and the node to its pods.
+//!
+//! ```text
+//!   pod ─ gw-11 ══ 1500 ══ router ══ 1400 ══ gw-12 ─ pod
+//! ```
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use vrouter_tests::fixture::{gateway, pair_with, wait_routes};
+use vrouter_tests::process::run_ok;
+use vrouter_tests::{Answer, Lab, Namespace, Probe, bulk, transfer};
+
+fn route(namespace: &Namespace, words: &str) {
+    run_ok(namespace, Command::new("ip").args(["route", "add"]).args(words.split(' ')));
+}
+
+fn pods_hear_of_it(encapsulation: &str, overhead: u16) {
+    let lab = Lab::new();
+    let config = |own, other| gateway(own, &[other]).encapsulations(&[encapsulation]);
+    let (one, two) = pair_with(&lab, &config(11, 12), &config(12, 11));
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    let router = lab.site("router", 99);
+    router.set_sysctl("net/ipv4/ip_forward", "1");
+    for interface in ["all", "eth0"] {
+        router.set_sysctl(&format!("net/ipv4/conf/{interface}/send_redirects"), "0");
+    }
+    route(&router, "192.0.2.12/32 dev eth0 mtu lock 1400");
+    route(one.namespace(), "192.0.2.12/32 via 192.0.2.99 dev eth0");
+    let fits = 1400 - overhead;
+    for address in far.addresses() {
+        // The first ones tell the node's kernel, then the node; then the pod hears what fits. Those are lost.
+        let larger = Probe { length: usize::from(fits) + 1, ..Probe::default() };
+        match larger.send(near.namespace(), address) {
+            Answer::TooBig { mtu, .. } => assert_eq!(mtu, u32::from(fits), "{address}"),
+            other => panic!("{} octets to {address}: {other:?}", fits + 1),
+        }
+        let fitting = Probe { length: usize::from(fits), ..Probe::default() };
+        assert_eq!(fitting.send(near.namespace(), address), Answer::Reply, "{fits} octets to {address}");
+        let to = SocketAddr::new(address, 5001);
+        let arrived = transfer(near.namespace(), far.namespace(), to, 2 << 20).unwrap();
+        assert_eq!((arrived.octets, arrived.digest), bulk::expected(2 << 20), "to {address}");
+    }
+    let faults = one.faults();
+    assert_eq!(faults.keys().collect::<Vec<_>>(), ["too-big"], "{faults:?}");
+}
+
+#[test]
+fn pods_hear_of_a_narrow_path_over_mpls_over_udp() {
+    pods_hear_of_it("mpls-over-udp", 32);
+}
+
+#[test]
+fn pods_hear_of_a_narrow_path_over_mpls_over_gre() {
+    pods_hear_of_it("mpls-over-gre", 28);
+}
