@@ -82,11 +82,11 @@ fn misbehaving_peers_are_named_and_others_are_not_disturbed() {
 
     // A collision of the first connections may have cost the good neighbor one; from here on it must stay.
     let dropped = neighbor(&node, 12)["connectionsDropped"].clone();
-    wait_named(&node, 31, &["as"]);
-    wait_named(&node, 32, &["synchronized"]);
-    wait_named(&node, 33, &["closed"]);
-    wait_named(&node, 34, &["length"]);
-    wait_named(&node, 35, &["attribute"]);
+    wait_named(&node, 31, &["bad peer as"]);
+    wait_named(&node, 32, &["connection not synchronized"]);
+    wait_named(&node, 33, &["closed by the neighbor"]);
+    wait_named(&node, 34, &["bad message length"]);
+    wait_named(&node, 35, &["malformed attribute list"]);
     for host in [31, 32, 34, 35] {
         let shown = neighbor(&node, host);
         assert!(shown["sent"]["notifications"].as_u64() > Some(0), "a NOTIFICATION says why: {shown:#?}");

@@ -40,7 +40,9 @@ fn pods_are_served_before_there_is_an_uplink_and_advertised_once_there_is() {
 #[test]
 fn tunnels_follow_the_address_of_the_underlay_interface() {
     let lab = Lab::new();
-    let (active, passive) = ("hold-time = 6", "passive = true\nhold-time = 6");
+    // Without graceful restart: the far side forgets the old address with the old session.
+    let active = "hold-time = 6\ngraceful-restart = false";
+    let passive = &format!("passive = true\n{active}");
     let config = AgentConfig::new(ASN).vrf(&city(11)).underlay_interface("eth0");
     let config = config.neighbor_with(underlay_v4(12).into(), active);
     let one = Node::start(&lab, "gw-11", 11, &config);

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use vrouter_tests::fixture::{ASN, city, gateway, pair, pair_with, wait_routes};
 use vrouter_tests::lab::{underlay_v4, underlay_v6};
 use vrouter_tests::{
-    AgentConfig, Answer, Capture, Lab, Node, Pod, Probe, Server, ask_tcp, ask_udp, bulk, transfer,
+    AgentConfig, Answer, Capture, Lab, Node, PATIENCE, Pod, Probe, Server, ask_tcp, ask_udp, bulk, transfer,
+    wait_until,
 };
 
 /// Every kind of traffic from one pod to another, both families.
@@ -140,10 +141,13 @@ fn a_session_lost_to_silence_comes_back_with_the_cable() {
     let (near, far) = (one.add_pod("near"), two.add_pod("far"));
     wait_routes(&one, &far.addresses());
     lab.set_link("gw-12", false);
-    one.wait_no_route("city", &format!("{}/32", far.v4()));
+    wait_until("the silent session to be given up", PATIENCE, || {
+        one.bgp_state(two.address()) != "Established"
+    });
     let error = one.ctl_json(&["show", "bgp", "neighbors"])["neighbors"]["192.0.2.12"]["lastError"].clone();
     assert!(error.as_str().is_some_and(|error| error.to_lowercase().contains("hold timer")), "{error}");
     lab.set_link("gw-12", true);
+    one.wait_established(two.address());
     wait_routes(&one, &far.addresses());
     wait_routes(&two, &near.addresses());
     assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
