@@ -4,7 +4,11 @@
 //! things to do. The routes are 10,000 prefixes of mixed length, the flows many, so that caches see what they would in
 //! the field; the same flow again and again shows what a packet costs at best.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a bench may")]
-#![allow(clippy::disallowed_methods, clippy::disallowed_macros, reason = "it asks the clock, and tells people")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "it asks the clock, and tells people"
+)]
 
 use std::hint::black_box;
 use std::sync::Arc;

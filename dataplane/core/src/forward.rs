@@ -248,7 +248,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         match frame.vnet().gso {
             // A superframe is cut anew: its segments become what fits.
             Gso::TcpV4 | Gso::TcpV6 => Ok(()),
-            Gso::None if rewrite::may_fragment(frame, packet) => {
+            Gso::None | Gso::UdpL4 if rewrite::may_fragment(frame, packet) => {
                 self.steps.note(|| format!("{len} octets are cut into fragments of at most {mtu}"));
                 Ok(())
             }

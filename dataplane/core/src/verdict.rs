@@ -39,7 +39,7 @@ pub struct Push {
     pub entropy: u16,
     /// The largest inner packet that the tunnel takes. Superframes are cut to it.
     pub mtu: u16,
-    /// Where the inner packet is larger than `mtu`, it may be fragmented: IPv4 without DF, and no superframe.
+    /// Where the inner packet is larger than `mtu`, it may be fragmented: IPv4 without DF, and no superframe of TCP.
     pub fragment: bool,
 }
 

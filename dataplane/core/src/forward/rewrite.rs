@@ -118,9 +118,10 @@ pub(super) fn packet_len(frame: &Frame<'_>, packet: &Packet) -> usize {
     }
 }
 
-/// Whether a router may cut the packet into fragments (RFC 791 §2.3). A superframe of UDP is cut into datagrams only.
+/// Whether a router may cut the packet into fragments (RFC 791 §2.3): of a superframe of UDP, each datagram. One of TCP
+/// is cut smaller instead.
 pub(super) fn may_fragment(frame: &Frame<'_>, packet: &Packet) -> bool {
-    packet.is_v4() && !packet.dont_fragment && frame.vnet().gso == Gso::None
+    packet.is_v4() && !packet.dont_fragment && matches!(frame.vnet().gso, Gso::None | Gso::UdpL4)
 }
 
 /// Cuts a TCP superframe smaller, to packets of at most `mtu` octets: a byte stream does not mind. `false` where
