@@ -146,7 +146,7 @@ pub(crate) fn secure_ttl(socket: SockRef<'_>, is_ipv6: bool, hops: Option<u8>) -
         true => socket.set_unicast_hops_v6(MAX_TTL.into())?,
         false => socket.set_ttl_v4(MAX_TTL.into())?,
     }
-    set_min_ttl(socket.as_fd(), is_ipv6, MAX_TTL - (hops - 1).min(MAX_TTL - 1))
+    set_min_ttl(socket.as_fd(), is_ipv6, min_ttl(hops))
 }
 
 /// Listens where the configuration says, with the keys of all neighbors. The address may come later: an uplink that is
@@ -164,12 +164,38 @@ pub(crate) fn listen(config: &SpeakerConfig, address: SocketAddr) -> Result<Arc<
         socket.set_freebind_v4(true).map_err(refuse)?;
     }
     socket.bind(&address.into()).map_err(refuse)?;
+    secure_listener(&socket, address, &config.neighbors).map_err(refuse)?;
     // Before anybody can connect.
     for neighbor in config.neighbors.iter().filter(|neighbor| neighbor.password.is_some()) {
         set_listener_key(socket.as_fd(), address, neighbor)?;
     }
     socket.listen(BACKLOG).map_err(refuse)?;
     TcpListener::from_std(socket.into()).map(Arc::new).map_err(refuse)
+}
+
+/// RFC 5082 for the answers to connections, which come from the listener; and for what arrives before a connection is
+/// taken, as far as all neighbors agree.
+pub(crate) fn secure_listener(
+    socket: &impl AsFd,
+    address: SocketAddr,
+    neighbors: &[NeighborConfig],
+) -> io::Result<()> {
+    let smallest =
+        neighbors.iter().map(|neighbor| neighbor.ttl_security.map_or(0, min_ttl)).min().unwrap_or(0);
+    if address.is_ipv6() {
+        SockRef::from(socket).set_unicast_hops_v6(MAX_TTL.into())?;
+        set_min_ttl(socket.as_fd(), true, smallest)?;
+    }
+    if address.is_ipv4() || address.ip() == Ipv6Addr::UNSPECIFIED {
+        SockRef::from(socket).set_ttl_v4(MAX_TTL.into())?;
+        set_min_ttl(socket.as_fd(), false, smallest)?;
+    }
+    Ok(())
+}
+
+/// The TTL that is left of 255 after so many hops.
+fn min_ttl(hops: u8) -> u8 {
+    MAX_TTL - hops.saturating_sub(1)
 }
 
 /// Takes connections of this neighbor, or of this prefix, with its key only; or, where it has none, without.

@@ -221,7 +221,7 @@ impl Task {
 
     fn timeout(&mut self, now: Instant) {
         if self.restarting_until.take_if(|until| *until <= now).is_some() {
-            self.offer_restart();
+            self.restart_is_over();
         }
         for id in self.ids() {
             if let Some(peer) = self.peers.get_mut(&id) {

@@ -2,119 +2,20 @@
 //! to see, and fails when a generous while has passed.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod nodes;
+
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use bgp_peer::{
-    Family, FamilySet, LocalRoute, NeighborConfig, NeighborView, RouteQuery, Speaker, SpeakerConfig,
-    SpeakerEvent, SpeakerHandle, State, VrfImport, VrfRoute,
-};
+use bgp_peer::{Family, FamilySet, NeighborView, RouteQuery, Speaker, SpeakerConfig, SpeakerEvent, State};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use vrouter_types::{Asn, Encap, EncapSet, Label, VrfId};
+use vrouter_types::{Asn, Encap, Label};
 
-const ASN: Asn = Asn(4_200_000_100);
-
-/// A speaker, what it tells, and where it is.
-struct Node {
-    handle: SpeakerHandle,
-    events: mpsc::Receiver<SpeakerEvent>,
-}
-
-fn neighbor(address: SocketAddr, local: IpAddr) -> NeighborConfig {
-    NeighborConfig {
-        address: address.ip(),
-        port: address.port(),
-        asn: ASN,
-        local_address: Some(local),
-        ..NeighborConfig::default()
-    }
-}
-
-fn config(listen: SocketAddr, router_id: u8, neighbors: Vec<NeighborConfig>) -> SpeakerConfig {
-    SpeakerConfig {
-        asn: ASN,
-        router_id: Ipv4Addr::new(192, 0, 2, router_id),
-        listen: Some(listen),
-        neighbors,
-        max_paths: 10_000,
-        ..SpeakerConfig::default()
-    }
-}
-
-fn spawn(config: SpeakerConfig) -> Node {
-    let (sender, events) = mpsc::channel(16);
-    Node { handle: Speaker::spawn(config, sender).unwrap(), events }
-}
-
-/// An address of this process's own on loopback, with a port that is free there. Tests run in processes of their own,
-/// so the process's number keeps them apart.
-fn address(host: u8) -> SocketAddr {
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, high, low, host);
-    let probe = std::net::TcpListener::bind((ip, 0)).unwrap();
-    probe.local_addr().unwrap()
-}
-
-/// Two that know each other, with changes to the configuration of each.
-fn pair(change: impl Fn(&mut SpeakerConfig, &mut SpeakerConfig)) -> (Node, Node) {
-    let (a, b) = (address(1), address(2));
-    let mut first = config(a, 1, vec![neighbor(b, a.ip())]);
-    let mut second = config(b, 2, vec![neighbor(a, b.ip())]);
-    change(&mut first, &mut second);
-    (spawn(first), spawn(second))
-}
-
-fn route(prefix: &str, label: u32) -> LocalRoute {
-    LocalRoute {
-        prefix: prefix.parse().unwrap(),
-        label: Label::new(label).unwrap(),
-        next_hop: IpAddr::from([192, 0, 2, 1]),
-        route_targets: vec!["target:4200000100:7".parse().unwrap()],
-        encaps: EncapSet::from_iter([Encap::MplsOverUdp]),
-        local_pref: 100,
-        med: None,
-        as_path_prepend: Vec::new(),
-        communities: Vec::new(),
-        large_communities: Vec::new(),
-    }
-}
-
-fn import() -> Vec<VrfImport> {
-    vec![VrfImport { vrf: VrfId(0), import: vec!["target:4200000100:7".parse().unwrap()] }]
-}
-
-/// Waits until it is true of what the node says of itself.
-async fn until(node: &Node, what: &str, is_so: impl Fn(&NeighborView) -> bool) -> NeighborView {
-    for _ in 0..3000 {
-        let view = node.handle.neighbors().await.remove(0);
-        if is_so(&view) {
-            return view;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never {what}: {:?}", node.handle.neighbors().await);
-}
-
-async fn until_established(node: &Node) -> NeighborView {
-    until(node, "established", |view| view.state == State::Established).await
-}
-
-/// Waits for news of one of these VRF routes.
-async fn next_route(node: &mut Node, prefix: &str) -> VrfRoute {
-    let wanted = prefix.parse().unwrap();
-    let search = async {
-        loop {
-            if let SpeakerEvent::Routes(routes) = node.events.recv().await.expect("the speaker ended")
-                && let Some(route) = routes.into_iter().rfind(|route| route.prefix == wanted)
-            {
-                return route;
-            }
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), search).await.expect("no news of the route")
-}
+use nodes::{
+    ASN, Node, address, config, import, neighbor, next_route, pair, route, spawn, until, until_established,
+};
 
 #[tokio::test]
 async fn two_speakers_exchange_both_families_lose_the_connection_and_come_back() {
@@ -157,6 +58,7 @@ async fn a_connection_cut_by_something_between_comes_back_with_all_routes() {
     let first = spawn(config(a, 1, vec![to_middle]));
     let mut from_middle = neighbor(middle, b.ip());
     from_middle.passive = true;
+    from_middle.graceful_restart = Some(false);
     let mut second = spawn(config(b, 2, vec![from_middle]));
     let (cut, mut cuts) = mpsc::channel::<()>(1);
     tokio::spawn(async move {

@@ -133,10 +133,9 @@ impl Task {
     }
 
     /// From the next OPEN on, we have not just started.
-    pub(super) fn offer_restart(&mut self) {
-        let is_restarting = self.restarting_until.is_some();
+    pub(super) fn restart_is_over(&mut self) {
         for peer in self.peers.values_mut() {
-            peer.neighbor.offer_restart(self.config.session(&peer.config, is_restarting).restart);
+            peer.neighbor.offer_restart(self.config.session(&peer.config, false).restart);
         }
     }
 
@@ -180,11 +179,13 @@ impl Task {
             changes.push(Change { neighbor: None, prefix: None, kind: ChangeKind::Listen });
         } else if let (Some(listener), Some(address)) = (self.listener.clone(), new.listen) {
             rekey_listener(&listener, address, &old.neighbors, &new.neighbors)?;
+            conn::secure_listener(&listener, address, &new.neighbors)
+                .map_err(|source| SpeakerError::Listen { address, source })?;
         }
         let old = std::mem::replace(&mut self.config, new);
         let names =
             |config: &SpeakerConfig| config.neighbors.iter().map(NeighborConfig::name).collect::<Vec<_>>();
-        let (before, after) = (names(&old), names(&self.config));
+        let after = names(&self.config);
         for entry in old.neighbors.iter().filter(|entry| !after.contains(&entry.name())) {
             for id in self.peers_of(entry) {
                 self.remove_peer(id, now);
@@ -203,7 +204,6 @@ impl Task {
             };
             changes.extend(kind.map(|kind| change(entry, kind)));
         }
-        debug_assert!(before.len() == old.neighbors.len());
         Ok(changes)
     }
 
@@ -236,9 +236,8 @@ impl Task {
         entry: &NeighborConfig,
         now: Instant,
     ) -> Option<ChangeKind> {
-        let is_restarting = self.restarting_until.is_some();
-        let session = self.config.session(entry, is_restarting);
-        let is_other_session = session != old.session(earlier, is_restarting)
+        let session = self.config.session(entry, false);
+        let is_other_session = session != old.session(earlier, false)
             || earlier.policy() != entry.policy()
             || earlier.passive != entry.passive
             || earlier.port != entry.port

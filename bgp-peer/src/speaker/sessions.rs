@@ -42,9 +42,9 @@ impl Task {
         if let Err(error) = conn::tune(socket, peer.neighbor.config().hold_time) {
             tracing::debug!(%from, %error, "cannot set socket options");
         }
-        // A neighbor of IPv4 may have come to an IPv6 socket.
-        let is_ipv6 = stream.local_addr().is_ok_and(|local| local.is_ipv6());
-        if let Err(error) = conn::secure_ttl(SockRef::from(&stream), is_ipv6, peer.config.ttl_security) {
+        // A neighbor of IPv4 may have come to an IPv6 socket; its packets have a TTL all the same.
+        let hops = peer.config.ttl_security;
+        if let Err(error) = conn::secure_ttl(SockRef::from(&stream), from.is_ipv6(), hops) {
             tracing::warn!(%from, %error, "refused a connection: no TTL security");
             return;
         }
@@ -153,6 +153,8 @@ impl Task {
         peer.forget_failure();
         peer.agreed = Some(negotiated.clone());
         let policy = peer.config.policy();
+        // If the session is lost now, that is no restart, and forwarding goes on.
+        peer.neighbor.offer_restart(self.config.session(&peer.config, false).restart);
         self.rib.peer_up(peer.id, policy, negotiated, now);
         self.tell(SpeakerEvent::NeighborUp(address));
     }

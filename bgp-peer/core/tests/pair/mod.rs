@@ -6,8 +6,11 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use bgp_core::{ConnId, Direction, DownReason, FamilySet, Input, Neighbor, Output, SessionConfig, State};
-use bytes::Bytes;
+use bgp_core::{
+    ConnId, Direction, DownReason, Input, Negotiated, Neighbor, Output, PeerId, PeerPolicy, Rib, RibEvent,
+    SessionConfig, State,
+};
+use bytes::{Bytes, BytesMut};
 use vrouter_types::Asn;
 
 /// What is under way from one end of a link to the other.
@@ -35,11 +38,19 @@ pub(crate) struct Pair {
     pub(crate) reachable: [bool; 2],
     /// Octets are taken and never delivered: the link is cut and nobody knows.
     pub(crate) is_cut: bool,
+    /// What stands behind each node, if the test is about routes.
+    pub(crate) ribs: Option<[Rib; 2]>,
+    /// By node: how many paths its VRF's route had, each time that was told.
+    pub(crate) told: [Vec<usize>; 2],
+    agreed: [Option<Negotiated>; 2],
     connecting: [bool; 2],
     links: Vec<Link>,
     next_conn: u64,
     chance: u64,
 }
+
+/// The other node, as its RIB knows it.
+const PEER: PeerId = PeerId(0);
 
 pub(crate) fn config(asn: u32, router_id: u8) -> SessionConfig {
     SessionConfig {
@@ -63,6 +74,9 @@ impl Pair {
             attempts: [Vec::new(), Vec::new()],
             reachable: [true; 2],
             is_cut: false,
+            ribs: None,
+            told: [Vec::new(), Vec::new()],
+            agreed: [None, None],
             connecting: [false; 2],
             links: Vec::new(),
             next_conn: 0,
@@ -87,16 +101,20 @@ impl Pair {
     pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..100_000 {
-            if self.deliver() {
+            if self.advertise() || self.deliver() {
                 continue;
             }
-            let next = self.nodes.iter().filter_map(Neighbor::poll_timeout).min();
+            let ribs = self.ribs.iter().flatten().filter_map(Rib::poll_timeout);
+            let next = self.nodes.iter().filter_map(Neighbor::poll_timeout).chain(ribs).min();
             match next.filter(|at| *at <= end) {
                 Some(at) => {
                     self.now = at;
                     for node in 0..2 {
                         self.nodes[node].handle_timeout(at);
                         self.drain(node);
+                        if let Some(ribs) = &mut self.ribs {
+                            ribs[node].handle_timeout(at);
+                        }
                     }
                 }
                 None => {
@@ -154,6 +172,28 @@ impl Pair {
         }
     }
 
+    /// Gives what the RIBs have to say to the sessions, and takes what they tell. `false`: nothing is new.
+    fn advertise(&mut self) -> bool {
+        let mut is_new = false;
+        for node in 0..2 {
+            let Some(ribs) = &mut self.ribs else { return false };
+            while let Some(event) = ribs[node].poll_event() {
+                if let RibEvent::VrfRoute(route) = event {
+                    self.told[node].push(route.paths.len());
+                }
+            }
+            let Some(conn) = self.nodes[node].writable() else { continue };
+            let mut message = BytesMut::new();
+            if ribs[node].poll_message(PEER, &mut message) {
+                is_new = true;
+                self.nodes[node].handle_input(Input::Sending(conn, &message), self.now);
+                self.push(node, conn, Cargo::Octets(message.freeze()));
+                self.input(node, Input::Sent(conn));
+            }
+        }
+        is_new
+    }
+
     fn connect(&mut self, node: usize) {
         self.connecting[node] = false;
         if !self.reachable[1 - node] {
@@ -201,9 +241,27 @@ impl Pair {
                         }
                     }
                 }
-                Output::Up(..) => self.ups[node] += 1,
-                Output::Down(reason) => self.downs[node].push(reason),
-                Output::Update(body) | Output::RouteRefresh(body) => self.updates[node].push(body),
+                Output::Up(_, agreed) => {
+                    self.ups[node] += 1;
+                    if let Some(ribs) = &mut self.ribs {
+                        let policy = PeerPolicy::new(agreed.peer_router_id.into());
+                        ribs[node].peer_up(PEER, policy, &agreed, self.now);
+                    }
+                    self.agreed[node] = Some(agreed);
+                }
+                Output::Down(reason) => {
+                    if let (Some(ribs), Some(agreed)) = (&mut self.ribs, &self.agreed[node]) {
+                        ribs[node].peer_down(PEER, agreed.after(&reason, self.now), self.now);
+                    }
+                    self.downs[node].push(reason);
+                }
+                Output::Update(body) => {
+                    if let Some(ribs) = &mut self.ribs {
+                        ribs[node].handle_update(PEER, &body, self.now).unwrap();
+                    }
+                    self.updates[node].push(body);
+                }
+                Output::RouteRefresh(body) => self.updates[node].push(body),
             }
         }
     }
