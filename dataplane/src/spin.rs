@@ -29,8 +29,7 @@ impl Spin {
     }
 
     /// What to tell epoll: zero to ask, negative to sleep.
-    pub(crate) fn timeout_ms(&mut self) -> i32 {
-        let now = Instant::now();
+    pub(crate) fn timeout_ms(&mut self, now: Instant) -> i32 {
         let since = *self.idle_since.get_or_insert(now);
         if self.alone || self.trust < TRUST {
             return -1;
@@ -44,11 +43,11 @@ impl Spin {
     }
 
     /// Told after epoll: whether there is work.
-    pub(crate) fn woke(&mut self, work: bool) {
+    pub(crate) fn woke(&mut self, work: bool, now: Instant) {
         if !work {
             return;
         }
-        let soon = self.idle_since.take().is_some_and(|since| since.elapsed() < SPIN);
+        let soon = self.idle_since.take().is_some_and(|since| now.duration_since(since) < SPIN);
         self.trust = if soon { (self.trust + 1).min(MOST_TRUST) } else { self.trust.saturating_sub(1) };
     }
 
@@ -64,29 +63,43 @@ impl Spin {
 mod tests {
     use super::*;
 
-    #[test]
-    fn it_sleeps_until_packets_have_come_close_together() {
-        let mut spin = Spin::new(false);
-        assert_eq!(spin.timeout_ms(), -1);
-        spin.trust = TRUST;
-        spin.idle_since = None;
-        assert_eq!(spin.timeout_ms(), 0);
-        spin.alone = true;
-        assert_eq!(spin.timeout_ms(), -1, "with one processor it never asks");
+    fn trusting() -> (Spin, Instant) {
+        (Spin { idle_since: None, trust: MOST_TRUST, alone: false }, Instant::now())
     }
 
     #[test]
-    fn asking_in_vain_ends() {
-        let mut spin =
-            Spin { idle_since: Instant::now().checked_sub(2 * SPIN), trust: MOST_TRUST, alone: false };
-        assert_eq!(spin.timeout_ms(), -1);
-        assert!(spin.trust < MOST_TRUST);
+    fn packets_close_together_earn_trust_and_rare_ones_lose_it() {
+        let (mut spin, now) = (Spin::new(false), Instant::now());
+        for _ in 0..TRUST {
+            assert_eq!(spin.timeout_ms(now), -1);
+            spin.woke(true, now + SPIN / 2);
+        }
+        assert_eq!(spin.timeout_ms(now), 0);
+        spin.woke(true, now + SPIN);
+        assert_eq!(spin.timeout_ms(now), -1);
+    }
+
+    #[test]
+    fn asking_goes_on_until_there_is_work_but_not_for_long() {
+        let (mut spin, now) = trusting();
+        assert_eq!(spin.timeout_ms(now), 0);
+        spin.woke(false, now);
+        assert_eq!(spin.timeout_ms(now + SPIN / 2), 0);
+        assert_eq!(spin.timeout_ms(now + SPIN), -1);
+        assert!(spin.trust < MOST_TRUST, "asked in vain");
     }
 
     #[test]
     fn bulk_does_not_spin() {
-        let mut spin = Spin { idle_since: None, trust: MOST_TRUST, alone: false };
+        let (mut spin, now) = trusting();
         spin.worked(DIALOGUE + 1);
-        assert_eq!(spin.timeout_ms(), -1);
+        assert_eq!(spin.timeout_ms(now), -1);
+    }
+
+    #[test]
+    fn a_lone_processor_does_not_spin() {
+        let (mut spin, now) = trusting();
+        spin.alone = true;
+        assert_eq!(spin.timeout_ms(now), -1);
     }
 }

@@ -132,13 +132,13 @@ impl Worker {
         let mut spin = Spin::new(std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1));
         while !self.shared.stop.load(Ordering::Relaxed) {
             ready.clear();
-            let timeout = spin.timeout_ms();
+            let timeout = spin.timeout_ms(Instant::now());
             match self.shared.epoll.wait(&mut ready, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return error!(%error, worker = self.index, "cannot wait for packets"),
                 Ok(()) => {}
             }
-            spin.woke(!ready.is_empty());
+            spin.woke(!ready.is_empty(), Instant::now());
             if catch_unwind(AssertUnwindSafe(|| self.turn(&ready))).is_err() {
                 error!(worker = self.index, "a batch was lost to a panic");
                 self.coalescer.clear();
