@@ -208,7 +208,10 @@ impl Rib {
     }
 
     fn select_best(&mut self, route: RouteId) {
-        // Nearly every route: nothing to compare.
+        // Nearly every route has one path or none: nothing to compare.
+        if self.table.paths(route).next().is_none() {
+            return;
+        }
         if let Some(only) = self.table.only_path(route) {
             let is_usable = self.attrs.merits(only.attrs).is_some_and(|merits| merits.encaps.is_usable());
             return only.set_best(is_usable || self.is_reflector);

@@ -58,11 +58,18 @@ impl Nlri {
     }
 }
 
+/// In one piece: a buffer looks for room at every write.
 fn put_vpn(route: VpnPrefix, label: [u8; 3], out: &mut impl BufMut) {
-    out.put_u8(LABEL_AND_RD_BITS + route.prefix.len());
-    out.put_slice(&label);
-    out.put_slice(&route.rd.octets());
-    put_prefix(route.prefix, out);
+    let mut octets = [0; 1 + LABEL_AND_RD + 16];
+    let (head, prefix) = octets.split_at_mut(1 + LABEL_AND_RD);
+    let ([l0, l1, l2], [r0, r1, r2, r3, r4, r5, r6, r7]) = (label, route.rd.octets());
+    let bits = LABEL_AND_RD_BITS + route.prefix.len();
+    head.copy_from_slice(&[bits, l0, l1, l2, r0, r1, r2, r3, r4, r5, r6, r7]);
+    match route.prefix.addr() {
+        IpAddr::V4(addr) => prefix[..4].copy_from_slice(&addr.octets()),
+        IpAddr::V6(addr) => prefix.copy_from_slice(&addr.octets()),
+    }
+    out.put_slice(octets.get(..1 + prefix_octets(bits)).unwrap_or_default());
 }
 
 fn put_prefix(prefix: Prefix, out: &mut impl BufMut) {
@@ -236,6 +243,13 @@ fn read_vpn<const N: usize>(bits: u8, field: &[u8]) -> Option<Nlri> {
 
 /// Bits beyond the length are irrelevant (RFC 4271 §4.3); `Prefix` clears them.
 fn read_prefix<const N: usize>(bits: u8, field: &[u8]) -> Option<Prefix> {
+    // Most are hosts, of which nothing has to be cleared.
+    if let (32, 4, Ok(octets)) = (bits, N, <[u8; 4]>::try_from(field)) {
+        return Some(Prefix::host(Ipv4Addr::from(octets).into()));
+    }
+    if let (128, Ok(octets)) = (bits, <[u8; 16]>::try_from(field)) {
+        return Some(Prefix::host(Ipv6Addr::from(octets).into()));
+    }
     let mut octets = [0; 16];
     octets.get_mut(..field.len())?.copy_from_slice(field);
     let [a, b, c, d, ..] = octets;
