@@ -31,10 +31,11 @@ fn parse(message: &Message) -> Option<BgpUpdateMessage> {
 
 fn theirs(message: &Message) -> Verdict {
     let Some(update) = parse(message) else { return Verdict::Reset };
-    let mut reading = Reading::default();
-    reading.announced = update.nlri().iter().map(|route| unicast(route.network().address())).collect();
-    reading.withdrawn =
-        update.withdraw_routes().iter().map(|route| unicast(route.network().address())).collect();
+    let mut reading = Reading {
+        announced: update.nlri().iter().map(|route| unicast(route.network().address())).collect(),
+        withdrawn: update.withdraw_routes().iter().map(|route| unicast(route.network().address())).collect(),
+        ..Reading::default()
+    };
     for attribute in update.path_attributes() {
         put(&mut reading, attribute.value(), !update.nlri().is_empty());
     }

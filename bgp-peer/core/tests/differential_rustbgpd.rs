@@ -34,11 +34,11 @@ fn theirs(message: &Message) -> Verdict {
     if worst(ErrorDisposition::TreatAsWithdraw) || checked.is_err() {
         return Verdict::Withdraw;
     }
-    let mut reading = Reading::default();
-    reading.announced =
-        update.announced.iter().map(|entry| unicast(show(&Prefix::V4(entry.prefix)))).collect();
-    reading.withdrawn =
-        update.withdrawn.iter().map(|entry| unicast(show(&Prefix::V4(entry.prefix)))).collect();
+    let body = |entries: &[rustbgpd_wire::nlri::Ipv4NlriEntry]| -> Vec<String> {
+        entries.iter().map(|entry| unicast(show(&Prefix::V4(entry.prefix)))).collect()
+    };
+    let (announced, withdrawn) = (body(&update.announced), body(&update.withdrawn));
+    let mut reading = Reading { announced, withdrawn, ..Reading::default() };
     if let Some(reach) = reach {
         reading.announced.extend(routes(reach));
         reading.next_hop = Some(reach.next_hop.to_canonical());
