@@ -29,6 +29,7 @@ pub enum Nlri {
 
 impl Nlri {
     /// Octets on the wire, length octet included.
+    #[inline]
     pub fn encoded_len(&self) -> usize {
         match self {
             Nlri::Unicast(prefix) => 1 + prefix_octets(prefix.len()),
@@ -38,6 +39,7 @@ impl Nlri {
     }
 
     /// Appends it as an announcement has it.
+    #[inline]
     pub fn encode(&self, out: &mut impl BufMut) {
         match self {
             Nlri::Unicast(prefix) => {
@@ -58,18 +60,26 @@ impl Nlri {
     }
 }
 
-/// In one piece: a buffer looks for room at every write.
+/// In one piece: a buffer looks for room at every write. Most are IPv4 hosts, of a length that the compiler knows.
+#[inline]
 fn put_vpn(route: VpnPrefix, label: [u8; 3], out: &mut impl BufMut) {
-    let mut octets = [0; 1 + LABEL_AND_RD + 16];
-    let (head, prefix) = octets.split_at_mut(1 + LABEL_AND_RD);
-    let ([l0, l1, l2], [r0, r1, r2, r3, r4, r5, r6, r7]) = (label, route.rd.octets());
     let bits = LABEL_AND_RD_BITS + route.prefix.len();
-    head.copy_from_slice(&[bits, l0, l1, l2, r0, r1, r2, r3, r4, r5, r6, r7]);
+    let ([l0, l1, l2], [r0, r1, r2, r3, r4, r5, r6, r7]) = (label, route.rd.octets());
     match route.prefix.addr() {
-        IpAddr::V4(addr) => prefix[..4].copy_from_slice(&addr.octets()),
-        IpAddr::V6(addr) => prefix.copy_from_slice(&addr.octets()),
+        IpAddr::V4(addr) => {
+            let [a, b, c, d] = addr.octets();
+            let octets = [bits, l0, l1, l2, r0, r1, r2, r3, r4, r5, r6, r7, a, b, c, d];
+            if bits == VPNV4_HOST_BITS {
+                out.put_slice(&octets);
+            } else {
+                out.put_slice(octets.get(..1 + prefix_octets(bits)).unwrap_or_default());
+            }
+        }
+        IpAddr::V6(addr) => {
+            out.put_slice(&[bits, l0, l1, l2, r0, r1, r2, r3, r4, r5, r6, r7]);
+            out.put_slice(addr.octets().get(..prefix_octets(route.prefix.len())).unwrap_or_default());
+        }
     }
-    out.put_slice(octets.get(..1 + prefix_octets(bits)).unwrap_or_default());
 }
 
 fn put_prefix(prefix: Prefix, out: &mut impl BufMut) {
@@ -199,7 +209,19 @@ impl<'a> Nlris<'a> {
 impl Iterator for Nlris<'_> {
     type Item = Nlri;
 
+    #[inline]
     fn next(&mut self) -> Option<Nlri> {
+        // Most of what a PE ever reads is IPv4 hosts: of one length, found out at once.
+        if self.family == Family::Vpnv4
+            && let Some((&[VPNV4_HOST_BITS, l0, l1, l2, ref tail @ ..], rest)) =
+                self.rest.split_first_chunk::<VPNV4_HOST>()
+            && let &[r0, r1, r2, r3, r4, r5, r6, r7, a, b, c, d] = tail
+        {
+            self.rest = rest;
+            let rd = RouteDistinguisher::from_octets([r0, r1, r2, r3, r4, r5, r6, r7]);
+            let prefix = Prefix::host(Ipv4Addr::new(a, b, c, d).into());
+            return Some(Nlri::Vpn(VpnPrefix { rd, prefix }, Label::from_nlri([l0, l1, l2])));
+        }
         let (bits, tail) = self.rest.split_first()?;
         let (field, rest) = tail.split_at_checked(prefix_octets(*bits))?;
         self.rest = rest;
@@ -243,10 +265,7 @@ fn read_vpn<const N: usize>(bits: u8, field: &[u8]) -> Option<Nlri> {
 
 /// Bits beyond the length are irrelevant (RFC 4271 §4.3); `Prefix` clears them.
 fn read_prefix<const N: usize>(bits: u8, field: &[u8]) -> Option<Prefix> {
-    // Most are hosts, of which nothing has to be cleared.
-    if let (32, 4, Ok(octets)) = (bits, N, <[u8; 4]>::try_from(field)) {
-        return Some(Prefix::host(Ipv4Addr::from(octets).into()));
-    }
+    // Of hosts nothing has to be cleared.
     if let (128, Ok(octets)) = (bits, <[u8; 16]>::try_from(field)) {
         return Some(Prefix::host(Ipv6Addr::from(octets).into()));
     }
@@ -282,6 +301,8 @@ const fn bit_range(family: Family) -> (u8, u8) {
 }
 
 const LABEL_AND_RD: usize = 11;
+const VPNV4_HOST_BITS: u8 = LABEL_AND_RD_BITS + 32;
+const VPNV4_HOST: usize = 1 + LABEL_AND_RD + 4;
 const LABEL_AND_RD_BITS: u8 = 88;
 
 #[cfg(test)]

@@ -88,6 +88,7 @@ impl<'o, 'a> UpdateWriter<'o, 'a> {
     }
 
     /// Adds a route. False: it does not fit, and the message is as it was.
+    #[inline]
     pub fn push(&mut self, route: &Nlri) -> bool {
         let Some(room) = self.room.checked_sub(route.encoded_len()) else { return false };
         self.room = room;
