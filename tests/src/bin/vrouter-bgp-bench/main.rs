@@ -33,8 +33,9 @@ use report::{Outcomes, Report};
 #[derive(Parser)]
 #[command(
     name = "vrouter-bgp-bench",
-    after_help = "Examples:\n  cargo bgp-bench\n  cargo bgp-bench --runs 1 --shapes gw --only load\n  \
-                  cargo bgp-bench --million --only load --with vrouter,bird"
+    after_help = "Examples:\n  cargo bgp-bench --runs 1 --shapes gw                      two minutes\n  \
+                  cargo bgp-bench --parts load,edge,narrow,targets          everything, five runs\n  \
+                  cargo bgp-bench --million --parts load --with vrouter,bird"
 )]
 struct Options {
     #[command(subcommand)]
@@ -54,9 +55,9 @@ struct Options {
     /// Who takes part; those that are not installed are left out
     #[arg(long, value_delimiter = ',', default_value = "vrouter,bird,frr,gobgp")]
     with: Vec<Contender>,
-    /// Only these parts
-    #[arg(long, value_delimiter = ',', default_value = "load,edge,narrow,targets")]
-    only: Vec<Part>,
+    /// What is measured; the last two take minutes a run, for the slowest sets the pace
+    #[arg(long, value_delimiter = ',', default_value = "load,edge")]
+    parts: Vec<Part>,
     /// Where the figures are kept
     #[arg(long, default_value = "target/bgp-bench.json")]
     json: PathBuf,
@@ -110,7 +111,7 @@ fn bench(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
         return Err("cannot pin itself to processor 1: two processors are needed".into());
     }
     let directory = tempfile::Builder::new().prefix(&format!("vr-{own}-")).tempdir()?;
-    let mut report = Report::default();
+    let mut report = Report::new(&options.json)?;
     let mut present = Vec::new();
     for contender in Contender::ALL.into_iter().filter(|contender| options.with.contains(contender)) {
         match contender.version() {
@@ -125,10 +126,6 @@ fn bench(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     report.note("machine", json!(machine()));
     let bench = Bench { options, present, directory: directory.path() };
     bench.run_all(&mut report);
-    if let Some(parent) = options.json.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    std::fs::write(&options.json, serde_json::to_string_pretty(&report.into_json())?)?;
     println!("\nall figures: {}", options.json.display());
     Ok(())
 }
@@ -143,7 +140,7 @@ impl Bench<'_> {
     fn run_all(&self, report: &mut Report) {
         let options = self.options;
         let sizes = options.routes.iter().copied().chain(options.million.then_some(1_000_000));
-        let wants = |part| options.only.contains(&part);
+        let wants = |part| options.parts.contains(&part);
         for routes in sizes {
             for &shape in &options.shapes {
                 let feed = Feed::new(shape, routes);

@@ -1,6 +1,7 @@
 //! Medians, ratios, and the tables a person reads.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -42,13 +43,23 @@ const TARGETS: [Column<Targets>; 4] = [
 /// What one scenario brought, by speaker.
 pub(crate) type Outcomes<T> = BTreeMap<Contender, Vec<Result<T, String>>>;
 
-/// Everything measured, as JSON.
-#[derive(Default)]
-pub(crate) struct Report(Map<String, Value>);
+/// Everything measured, as JSON: in its file after every table, so that a run that is cut short is not lost.
+pub(crate) struct Report {
+    path: PathBuf,
+    figures: Map<String, Value>,
+}
 
 impl Report {
+    /// Makes the file's folder.
+    pub(crate) fn new(path: &Path) -> std::io::Result<Report> {
+        path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+        Ok(Report { path: path.to_owned(), figures: Map::new() })
+    }
+
     pub(crate) fn note(&mut self, key: &str, value: Value) {
-        self.0.insert(key.to_owned(), value);
+        self.figures.insert(key.to_owned(), value);
+        let saved = std::fs::write(&self.path, format!("{:#}\n", Value::from(self.figures.clone())));
+        saved.unwrap_or_else(|error| panic!("write {}: {error}", self.path.display()));
     }
 
     pub(crate) fn load(&mut self, role: &str, shape: Shape, routes: u32, outcomes: &Outcomes<Load>) {
@@ -99,10 +110,6 @@ impl Report {
             (contender.name().to_owned(), Value::from(runs.collect::<Vec<_>>()))
         });
         self.note(title, json!({ "runs": runs.collect::<Map<_, _>>(), "ratios": named(columns, &ratios) }));
-    }
-
-    pub(crate) fn into_json(self) -> Value {
-        Value::Object(self.0)
     }
 }
 
