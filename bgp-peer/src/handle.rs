@@ -25,6 +25,9 @@ pub struct SpeakerHandle {
     asn: Asn,
 }
 
+/// Something to do with the RIB, answered by itself.
+type RibWork = Box<dyn FnOnce(&mut Rib, Instant) + Send>;
+
 /// What a handle asks for. Each is answered when it is done.
 pub(crate) enum Command {
     SetImports(Vec<VrfImport>, oneshot::Sender<()>),
@@ -37,7 +40,7 @@ pub(crate) enum Command {
     Reconfigure(Box<SpeakerConfig>, oneshot::Sender<Result<Vec<Change>, SpeakerError>>),
     Subscribe(oneshot::Sender<broadcast::Receiver<MonitorEvent>>),
     LocalRoutesComplete(oneshot::Sender<()>),
-    WithRib(Box<dyn FnOnce(&mut Rib, Instant) + Send>),
+    WithRib(RibWork),
     Shutdown { keep_routes: bool, reply: oneshot::Sender<()> },
 }
 

@@ -156,7 +156,7 @@ async fn connections_and_garbage_without_end_leave_nothing() {
                 1 => greeting(),
                 2 => message(1, &[4; 200]),
                 3 => message(2, &[0xff; 4000]),
-                _ => vec![round as u8; 3000],
+                _ => vec![0x2a; 3000],
             };
             // It may be refused in the middle of it.
             let _ = stream.write_all(&what).await;

@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bgp_core::wire::header::{self, MessageType};
-use bgp_core::{
-    ConnId, Direction, DownReason, FamilySet, Input, Neighbor, Notification, Output, SessionConfig, State,
-};
+use bgp_core::{ConnId, Direction, DownReason, Input, Neighbor, Notification, Output, SessionConfig, State};
 use bytes::{BufMut, BytesMut};
 use proptest::prelude::*;
 use vrouter_types::Asn;
