@@ -19,8 +19,9 @@ use bgp_core::wire::route_refresh::RouteRefresh;
 use bgp_core::wire::update::Update;
 use bgp_core::wire::update::writer::{UpdateWriter, message_limit};
 use bgp_core::{
-    ConnId, Direction, Family, FamilySet, Input, Negotiated, Neighbor, Output, PeerId, PeerPolicy, Rib,
-    RibConfig, RouteQuery, RouteScope, SessionConfig, State, VrfImport, negotiate,
+    ConnId, Direction, DownReason, Family, FamilySet, Input, Negotiated, Neighbor, Output, PeerId,
+    PeerPolicy, RestartOffer, Rib, RibConfig, RouteKey, RouteQuery, RouteScope, SessionConfig, State,
+    VrfImport, negotiate,
 };
 use bytes::{Bytes, BytesMut};
 use vrouter_types::{Asn, RouteTarget, VrfId};
@@ -96,6 +97,7 @@ pub fn neighbor(input: &[u8]) {
             9 => {
                 now += Duration::from_secs(u64::from(step / 16) * 10);
                 neighbor.handle_timeout(now);
+                world.pass_time(now);
             }
             10 => {
                 now = neighbor.poll_timeout().unwrap_or(now).max(now);
@@ -118,31 +120,37 @@ pub fn neighbor(input: &[u8]) {
     }
 }
 
-/// What surrounds a neighbor: its connections and the RIB.
+/// What surrounds a neighbor: its connections, and the RIB, which outlives its sessions.
 #[derive(Default)]
 struct World {
     conn: u64,
-    up: Option<Life>,
+    life: Option<Life>,
+    is_up: bool,
 }
 
 impl World {
     fn drain(&mut self, neighbor: &mut Neighbor, now: Instant) {
         while let Some(output) = neighbor.poll_output() {
             match output {
-                Output::Up(_, negotiated) => {
-                    assert!(self.up.is_none(), "up twice");
-                    self.up = Some(Life::new(&negotiated));
+                Output::Up(_, negotiated) => self.up(&negotiated, now),
+                Output::Down(reason) => {
+                    assert!(std::mem::take(&mut self.is_up), "down, and was not up");
+                    let life = self.life.as_mut().unwrap();
+                    let how = life.session.after(&reason, now);
+                    life.rib.peer_down(LEFT, how, now);
+                    life.look();
                 }
-                Output::Down(_) => assert!(self.up.take().is_some(), "down, and was not up"),
                 Output::Update(body) => {
-                    let life = self.up.as_mut().expect("an UPDATE of a session that is up");
-                    if let Err(refusal) = life.rib.handle_update(LEFT, &body, life.now) {
+                    assert!(self.is_up, "an UPDATE without a session");
+                    if let Err(refusal) = self.life.as_mut().unwrap().rib.handle_update(LEFT, &body, now) {
                         neighbor.handle_input(Input::Reset(refusal, &body), now);
                     }
                 }
                 Output::RouteRefresh(body) => {
-                    let life = self.up.as_mut().expect("a ROUTE-REFRESH of a session that is up");
-                    if let Err(refusal) = life.rib.handle_route_refresh(LEFT, &body, life.now) {
+                    assert!(self.is_up, "a ROUTE-REFRESH without a session");
+                    if let Err(refusal) =
+                        self.life.as_mut().unwrap().rib.handle_route_refresh(LEFT, &body, now)
+                    {
                         neighbor.handle_input(Input::Reset(refusal, &body), now);
                     }
                 }
@@ -153,14 +161,34 @@ impl World {
                 Output::Connect | Output::StopConnecting | Output::Close(_) => {}
             }
         }
-        assert_eq!(self.up.is_some(), neighbor.state() == State::Established);
-        assert_eq!(self.up.is_some(), neighbor.negotiated().is_some());
+        assert_eq!(self.is_up, neighbor.state() == State::Established);
+        assert_eq!(self.is_up, neighbor.negotiated().is_some());
+    }
+
+    fn up(&mut self, negotiated: &Negotiated, now: Instant) {
+        assert!(!std::mem::replace(&mut self.is_up, true), "up twice");
+        match &mut self.life {
+            None => self.life = Some(Life::new(negotiated)),
+            Some(life) => {
+                life.session = negotiated.clone();
+                life.rib.peer_up(LEFT, policy(1), negotiated, now);
+            }
+        }
+    }
+
+    fn pass_time(&mut self, now: Instant) {
+        if let Some(life) = &mut self.life {
+            life.rib.handle_timeout(now);
+            assert!(life.rib.poll_timeout().is_none_or(|due| due > now), "a timer that is never done");
+            life.look();
+        }
     }
 
     fn send(&mut self, neighbor: &mut Neighbor, now: Instant) {
-        let (Some(life), Some(conn)) = (&mut self.up, neighbor.writable()) else { return };
+        let (Some(life), Some(conn)) = (&mut self.life, neighbor.writable()) else { return };
         let mut out = BytesMut::new();
         if life.rib.poll_message(LEFT, &mut out) {
+            check_sent(&out, &life.session);
             neighbor.handle_input(Input::Sending(conn, &out), now);
         }
     }
@@ -193,15 +221,14 @@ impl Life {
     /// The RIB takes it, stays within its bounds, and tells others nothing that they could not read.
     fn hear(&mut self, body: &[u8]) {
         let outcome = self.rib.handle_update(LEFT, body, self.now);
-        if outcome.is_err() {
+        if let Err(refusal) = outcome {
+            let how = self.session.after(&DownReason::Sent(refusal), self.now);
+            self.rib.peer_down(LEFT, how, self.now);
+            self.look();
             self.rib.peer_up(LEFT, policy(1), &self.session, self.now);
         }
         let _ = self.rib.handle_route_refresh(LEFT, body, self.now);
-        while self.rib.poll_event().is_some() {}
-        let received =
-            self.rib.routes(&RouteQuery { scope: RouteScope::Received(LEFT), ..RouteQuery::default() });
-        let vpn = received.iter().filter(|view| view.key.family() != Family::Rtc).count();
-        assert!(vpn <= MOST_PATHS, "{vpn} paths are more than may be stored");
+        self.look();
         for (peer, session) in [(LEFT, &self.session), (RIGHT, &self.listener)] {
             let mut messages = 0;
             let mut out = BytesMut::new();
@@ -213,6 +240,22 @@ impl Life {
             }
         }
         self.now += Duration::from_millis(100);
+    }
+}
+
+impl Life {
+    /// Every view may be asked for at any time, and what is stored stays within its bound.
+    fn look(&mut self) {
+        while self.rib.poll_event().is_some() {}
+        let held =
+            self.rib.routes(&RouteQuery { scope: RouteScope::Received(LEFT), ..RouteQuery::default() });
+        let vpn: Vec<_> = held.iter().filter(|view| view.key.family() != Family::Rtc).collect();
+        assert!(vpn.len() <= MOST_PATHS, "{} paths are more than may be stored", vpn.len());
+        let _ = (self.rib.counts(), self.rib.peer_counts(LEFT), self.rib.rtc(), self.rib.memory().octets());
+        if let Some(RouteKey::Vpn(route)) = vpn.first().map(|view| view.key) {
+            let _ = self.rib.explain(VrfId(1), route.prefix);
+        }
+        assert!(self.rib.snapshot_imported().len() <= MOST_PATHS);
     }
 }
 
@@ -309,7 +352,11 @@ fn open(flavour: u8) -> Vec<u8> {
     let last = if flavour & 0x40 == 0 { 1 } else { 255 };
     let router_id = Ipv4Addr::new(192, 0, 2, last);
     let mut out = BytesMut::new();
-    SessionConfig { local_asn, local_router_id: router_id, ..config(ASN, families) }.open().encode(&mut out);
+    // With graceful restart, or without.
+    let restart = config(ASN, families).restart.filter(|_| flavour & 0x80 == 0);
+    SessionConfig { local_asn, local_router_id: router_id, restart, ..config(ASN, families) }
+        .open()
+        .encode(&mut out);
     out.to_vec()
 }
 
@@ -339,7 +386,20 @@ fn pieces(mut octets: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn config(peer_asn: Asn, families: FamilySet) -> SessionConfig {
-    SessionConfig { local_asn: ASN, local_router_id: OURS, peer_asn, families, ..SessionConfig::default() }
+    let restart = RestartOffer {
+        restarting: false,
+        forwarding_kept: true,
+        restart_time: 60,
+        long_lived_stale_time: 600,
+    };
+    SessionConfig {
+        local_asn: ASN,
+        local_router_id: OURS,
+        peer_asn,
+        families,
+        restart: Some(restart),
+        ..SessionConfig::default()
+    }
 }
 
 fn rib_config() -> RibConfig {
@@ -347,5 +407,5 @@ fn rib_config() -> RibConfig {
 }
 
 fn policy(last: u8) -> PeerPolicy {
-    PeerPolicy::new(IpAddr::from([192, 0, 2, last]))
+    PeerPolicy { route_reflector_client: true, ..PeerPolicy::new(IpAddr::from([192, 0, 2, last])) }
 }
