@@ -256,3 +256,24 @@ fn a_node_that_starts_without_its_uplink_still_knows_the_way() {
     one.wait_no_route("city", &prefix);
     assert_eq!(Probe::default().send(near.namespace(), stays.v4().into()), Answer::Reply);
 }
+
+#[test]
+fn a_stop_for_a_restart_leaves_the_routes_at_the_neighbors() {
+    let lab = Lab::new();
+    let (mut one, two) = pair(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    let killed = Command::new("kill").arg("-USR2").arg(one.pid().to_string()).status().expect("kill runs");
+    assert!(killed.success());
+    wait_until("the session to end", PATIENCE, || two.bgp_state(one.address()) != "Established");
+    let prefix = format!("{}/32", near.v4());
+    assert!(!two.route("city", &prefix).is_empty(), "kept: {}", two.ctl(&["show", "bgp", "neighbors"]));
+    // It has ended by itself; this only takes note of it.
+    one.kill9();
+    one.start_agent();
+    one.wait_established(two.address());
+    wait_routes(&one, &far.addresses());
+    assert!(!two.route("city", &prefix).is_empty(), "never gone");
+    assert_eq!(Probe::default().send(far.namespace(), near.v4().into()), Answer::Reply);
+}

@@ -66,7 +66,8 @@ impl LabelPool {
 
     /// Takes the label that the port had before. `false`: it is another's, or outside the range.
     pub fn claim(&mut self, label: Label, port: PortId) -> bool {
-        if !(FIRST..=self.last).contains(&label.value()) || self.labels.contains_key(&label) {
+        let is_taken = self.labels.get(&label).is_some_and(|used| *used != LabelUse::InUse(port));
+        if !(FIRST..=self.last).contains(&label.value()) || is_taken {
             return false;
         }
         self.labels.insert(label, LabelUse::InUse(port));

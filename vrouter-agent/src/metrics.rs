@@ -24,6 +24,8 @@ pub struct Sources<'a> {
     pub overlay: &'a Overlay,
     /// BGP's own counts.
     pub speaker: &'a SpeakerSummary,
+    /// How many octets the RIB takes.
+    pub rib_bytes: usize,
     /// Since when the agent runs.
     pub uptime: Duration,
     /// The process's memory.
@@ -42,7 +44,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     agent(&mut page, sources);
     ports(&mut page, sources);
     tunnels(&mut page, sources);
-    bgp(&mut page, sources.speaker);
+    bgp(&mut page, sources.speaker, sources.rib_bytes);
     messages(&mut page, &sources.speaker.neighbors);
     page.0
 }
@@ -142,7 +144,7 @@ fn tunnels(page: &mut Page, sources: &Sources<'_>) {
 }
 
 /// As `frr_exporter` has it. A session here carries VPNv4 and VPNv6 together, so `afi` is `all`.
-fn bgp(page: &mut Page, speaker: &SpeakerSummary) {
+fn bgp(page: &mut Page, speaker: &SpeakerSummary, rib_bytes: usize) {
     type Read = fn(&NeighborView) -> u64;
     let local_as = speaker.asn.to_string();
     let common = [("vrf", "default"), ("afi", "all"), ("safi", "vpn"), ("local_as", local_as.as_str())];
@@ -150,6 +152,8 @@ fn bgp(page: &mut Page, speaker: &SpeakerSummary) {
     page.sample("frr_bgp_peers_count_total", &common, speaker.neighbors.len());
     page.family("frr_bgp_rib_count_total", "gauge", "Number of VPN routes held");
     page.sample("frr_bgp_rib_count_total", &common, speaker.routes);
+    page.family("frr_bgp_rib_memory_bytes", "gauge", "Memory that the RIB takes");
+    page.sample("frr_bgp_rib_memory_bytes", &common, rib_bytes);
     let families: [(&str, &str, &str, Read); 11] = [
         ("frr_bgp_peer_state", "gauge", "State of the session (1 = Established, 0 = down)", |v| {
             u64::from(v.state == State::Established)

@@ -78,6 +78,8 @@ pub struct Overlay {
     /// Our end of the tunnels as it last was.
     next_hop: IpAddr,
     underlay_failure: Option<String>,
+    /// Why BGP did not take the neighbors as they are configured now.
+    neighbors_failure: Option<String>,
     /// When what failed, ports apart, is tried again.
     retry: Backoff,
     /// Changes with each change to ports or labels in service.
@@ -112,6 +114,7 @@ impl Overlay {
             underlay: None,
             next_hop: underlay::first_next_hop(&config),
             underlay_failure: None,
+            neighbors_failure: None,
             retry: Backoff::default(),
             ports_revision: 0,
             config,
@@ -250,6 +253,10 @@ impl Overlay {
                 self.stale_left() / 1000
             ));
         }
+        let neighbors = self.neighbors_failure.iter();
+        problems.extend(
+            neighbors.map(|why| format!("neighbors are not as configured: {why}; correct it and reload")),
+        );
         problems.extend(self.underlay_failure.iter().map(|why| format!("tunnels do not work: {why}")));
         let orphan =
             |(key, (_, why)): (&PortKey, &(SavedPort, String))| format!("port {key} is not served: {why}");

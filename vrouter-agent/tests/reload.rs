@@ -33,6 +33,10 @@ fn with_neighbors(neighbors: &[&str]) -> String {
     )
 }
 
+fn has_problem(node: &Node, words: &str) -> bool {
+    node.overlay.problems().iter().any(|problem| problem.contains(words))
+}
+
 #[test]
 fn the_same_file_again_changes_nothing_and_touches_no_session() {
     let mut node = Node::with(&with_neighbors(&["address = \"192.0.2.1\""]));
@@ -159,6 +163,35 @@ fn only_the_neighbors_that_differ_are_concerned() {
     ];
     assert_eq!(reloaded.changed, expected);
     assert_eq!(node.concerned, [["192.0.2.2", "192.0.2.3", "192.0.2.4"]]);
+}
+
+#[test]
+fn neighbors_that_bgp_did_not_take_are_a_problem_and_tried_again_by_the_next_reload() {
+    let mut node = Node::new();
+    node.fail = Some(|effect| matches!(effect, Effect::SetNeighbors { .. }));
+    let text = with_neighbors(&["address = \"192.0.2.1\""]);
+    assert!(node.reload(&text).unwrap_err().message.contains("made to fail"));
+    assert!(has_problem(&node, "neighbors are not as configured"));
+    node.fail = None;
+    assert!(node.reload(&text).unwrap().changed.is_empty());
+    assert_eq!(node.concerned.len(), 1);
+    assert!(!has_problem(&node, "neighbors"));
+}
+
+#[test]
+fn a_port_whose_vrf_was_forgotten_is_served_again_once_a_reload_names_it() {
+    let mut node = Node::new();
+    let request = pod(&mut node, "busy", "b");
+    let attached = node.attach(request).unwrap();
+    let (head, rest) = CONFIG.split_once("[[vrf]]\nname = \"tenant-b\"").unwrap();
+    let (_, tail) = rest.split_once("[[vrf]]").unwrap();
+    let mut node = node.restart(&format!("{head}[[vrf]]{tail}"), "boot-1");
+    assert!(has_problem(&node, "VRF \"tenant-b\" is not configured any more"));
+    node.reload(CONFIG).unwrap();
+    node.handle(Event::Tick { now: vrouter_agent::event::Millis(60_000) });
+    let port = node.overlay.port_by_key(&common::key("busy")).unwrap();
+    assert!(port.is_up() && port.saved.label == attached.label, "{port:?}");
+    assert!(!has_problem(&node, "tenant-b") && !has_problem(&node, "busy"));
 }
 
 #[test]

@@ -109,10 +109,13 @@ impl Agent {
     }
 
     async fn metrics_page(&self) -> Result<String, ApiError> {
-        let speaker = self.running()?.summary().await;
+        let handle = self.running()?;
+        let speaker = handle.summary().await;
+        let rib_bytes = handle.with_rib(|rib, _| rib.memory().octets()).await.unwrap_or_default();
         Ok(metrics::render(&metrics::Sources {
             overlay: &self.overlay,
             speaker: &speaker,
+            rib_bytes,
             uptime: self.started.elapsed(),
             usage: memory::usage(),
             port: &|port| self.dataplane.port_counters(port),

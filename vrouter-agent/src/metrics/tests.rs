@@ -39,6 +39,7 @@ fn page(neighbors: Vec<NeighborView>) -> String {
     render(&Sources {
         overlay: &overlay,
         speaker: &speaker,
+        rib_bytes: 1234,
         uptime: Duration::from_secs(60),
         usage: Usage { rss: 5_000_000, peak: 6_000_000 },
         port: &|_| PortCounters::default(),

@@ -39,7 +39,11 @@ impl Overlay {
                     None => forget_failed(undone, &error),
                 };
             }
-            Effect::SetImports(_) | Effect::SetNeighbors { .. } => return answered(undone, &error),
+            Effect::SetImports(_) => return answered(undone, &error),
+            Effect::SetNeighbors { .. } => {
+                self.neighbors_failure = Some(error.message.clone());
+                return answered(undone, &error);
+            }
             // The file is read again later, and the port is gone by then.
             Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
             Effect::OpenPort { .. }

@@ -59,7 +59,8 @@ impl Overlay {
             effects.push(Effect::SetImports(all.collect()));
         }
         let concerned = neighbors(&old.bgp, &new.bgp, &mut changed);
-        if !concerned.is_empty() {
+        // What failed before is still to be done, though the file says nothing new.
+        if !concerned.is_empty() || self.neighbors_failure.take().is_some() {
             effects.push(Effect::SetNeighbors { concerned });
         }
         let up = self.ports.values().filter(|port| port.is_up() && again.contains(&port.vrf));
@@ -102,15 +103,7 @@ impl Overlay {
             changed.extend(self.vrf(*id).map(|vrf| format!("VRF {} removed", vrf.config.name)));
             self.empty(*id);
         }
-        let imports =
-            |vrf: &Vrf| new.vrfs.iter().find(|config| config.name == vrf.config.name).map(|c| &c.import);
-        let differ: Vec<VrfId> = self
-            .vrfs
-            .iter()
-            .filter(|vrf| imports(vrf).is_some_and(|import| *import != vrf.config.import))
-            .map(|vrf| vrf.id)
-            .collect();
-        self.drop_stale(|vrf| differ.contains(&vrf));
+        self.drop_stale_of_other_imports(new);
         let mut again = Vec::new();
         let mut open_changed = Vec::new();
         let mut old = std::mem::take(&mut self.vrfs);
@@ -148,7 +141,29 @@ impl Overlay {
         }
         self.vrfs = vrfs;
         self.reopen(&open_changed);
+        self.adopt(&open_changed);
         again
+    }
+
+    /// What the last run imported is of no use to a VRF that imports something else.
+    fn drop_stale_of_other_imports(&mut self, new: &Config) {
+        let wanted = |vrf: &Vrf| new.vrfs.iter().find(|config| config.name == vrf.config.name);
+        let differs = |vrf: &&Vrf| wanted(vrf).is_some_and(|config| config.import != vrf.config.import);
+        let differ: Vec<VrfId> = self.vrfs.iter().filter(differs).map(|vrf| vrf.id).collect();
+        self.drop_stale(|vrf| differ.contains(&vrf));
+    }
+
+    /// Ports on disk that nobody served for want of these VRFs wait for their interfaces now.
+    fn adopt(&mut self, vrfs: &[VrfId]) {
+        let names: Vec<String> =
+            vrfs.iter().filter_map(|id| Some(self.vrf(*id)?.config.name.clone())).collect();
+        let missed = self.orphans.iter().filter(|(_, (saved, _))| names.contains(&saved.vrf));
+        let keys: Vec<_> = missed.map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if let Some((saved, _)) = self.orphans.remove(&key) {
+                self.take_back(saved, false);
+            }
+        }
     }
 
     /// Whether the host's own addresses are routes of these VRFs may have changed.

@@ -39,7 +39,7 @@ impl Overlay {
     }
 
     /// `Some`: its interface exists, and it goes into service.
-    fn take_back(&mut self, saved: SavedPort, has_link: bool) -> Option<PortId> {
+    pub(super) fn take_back(&mut self, saved: SavedPort, has_link: bool) -> Option<PortId> {
         let (id, label) = (saved.port, saved.label);
         let key = saved.request.key.clone();
         if id.0 >= MAX_PORTS || saved.addresses.is_empty() {
