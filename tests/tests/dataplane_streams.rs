@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use dataplane_core::{Gso, VnetHeader};
 use vrouter_tests::fixture::{gateway, pair_with, wait_routes};
+use vrouter_tests::lab::underlay_v6;
 use vrouter_tests::process::run_ok;
 use vrouter_tests::{Capture, Lab, Namespace, Node, PATIENCE, Pod, sys, wait_for};
 use vrouter_types::MacAddr;
@@ -348,25 +349,41 @@ fn same_as_plain(lab: &Lab, from: &Pod, to: (&Node, &Pod)) {
     }
 }
 
-fn remote(encapsulation: &str) {
+/// `v6`: the tunnels run over IPv6; BGP stays where it is.
+fn remote(encapsulation: &str, v6: bool) {
     let lab = Lab::new();
-    let config = |own, other| gateway(own, &[other]).encapsulations(&[encapsulation]);
+    let config = |own, other| {
+        let config = gateway(own, &[other]).encapsulations(&[encapsulation]);
+        if v6 { config.underlay(underlay_v6(own).into()) } else { config }
+    };
     let (one, two) = pair_with(&lab, &config(11, 12), &config(12, 11));
     let (near, far) = (one.add_pod("near"), two.add_pod("far"));
     wait_routes(&one, &far.addresses());
     wait_routes(&two, &near.addresses());
+    let hops = one.route("city", &format!("{}/32", far.v4()));
+    assert_eq!(hops[0]["ip"].as_str().is_some_and(|to| to.contains(':')), v6, "{hops:?}");
     same_as_plain(&lab, &near, (&two, &far));
     assert_eq!((one.faults(), two.faults()), Default::default());
 }
 
 #[test]
 fn what_arrives_over_mpls_over_udp_is_what_a_veth_brings() {
-    remote("mpls-over-udp");
+    remote("mpls-over-udp", false);
 }
 
 #[test]
 fn what_arrives_over_mpls_over_gre_is_what_a_veth_brings() {
-    remote("mpls-over-gre");
+    remote("mpls-over-gre", false);
+}
+
+#[test]
+fn what_arrives_over_mpls_over_udp_and_ipv6_is_what_a_veth_brings() {
+    remote("mpls-over-udp", true);
+}
+
+#[test]
+fn what_arrives_over_mpls_over_gre_and_ipv6_is_what_a_veth_brings() {
+    remote("mpls-over-gre", true);
 }
 
 #[test]
