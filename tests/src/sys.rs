@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::mem::{size_of, zeroed};
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -112,7 +113,7 @@ pub fn packet_socket(ifindex: u32, timeout: Duration) -> io::Result<File> {
 }
 
 /// Makes a datagram socket refuse what is larger than the path takes, as far as the kernel has learned it.
-pub fn forbid_fragments(socket: &std::net::UdpSocket) -> io::Result<()> {
+pub fn forbid_fragments(socket: &UdpSocket) -> io::Result<()> {
     let (level, option, value) = if socket.local_addr()?.is_ipv4() {
         (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
     } else {
@@ -141,4 +142,61 @@ fn packet_option(socket: &File, option: libc::c_int) -> io::Result<()> {
     // SAFETY: the value is a `c_int` of this length and outlives the call.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, option, value.cast(), length) })
         .map(drop)
+}
+
+/// Datagrams handed to the kernel, or taken from it, in one call.
+pub const BATCH: usize = 64;
+const BATCH_C: libc::c_uint = 64;
+
+/// Gives a socket a receive buffer of 8 MB, beyond what the administrator allows where the kernel lets us.
+pub fn grow_receive_buffer(socket: &UdpSocket) {
+    let (size, length): (libc::c_int, libc::socklen_t) = (8 << 20, 4);
+    // SAFETY: the option's value is a `c_int` of four octets that outlives the call.
+    unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE);
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const size).cast(), length);
+    }
+}
+
+/// Sends the same datagram [`BATCH`] times through a connected socket, and says how often the kernel took it.
+pub fn send_many(socket: &UdpSocket, payload: &[u8]) -> io::Result<u64> {
+    let mut iov = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
+    // SAFETY: all zeros is a valid `mmsghdr`.
+    let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
+    for message in &mut messages {
+        message.msg_hdr.msg_iov = &raw mut iov;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: every header points to `iov`, which points to `payload`; both outlive the call and are only read.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH_C, 0) };
+    if let Ok(sent) = u64::try_from(sent) {
+        return Ok(sent);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // Not now; or the other end's socket is not there yet.
+        Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR | libc::ECONNREFUSED) => Ok(0),
+        _ => Err(error),
+    }
+}
+
+/// Takes up to [`BATCH`] datagrams of at most 2048 octets, and says how many had this size.
+pub fn receive_many(socket: &UdpSocket, size: usize) -> io::Result<u64> {
+    let mut buffers = [[0_u8; 2048]; BATCH];
+    // SAFETY: all zeros is a valid `iovec` and a valid `mmsghdr`.
+    let (mut iovs, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+        unsafe { (zeroed(), zeroed()) };
+    for ((buffer, iov), message) in buffers.iter_mut().zip(&mut iovs).zip(&mut messages) {
+        iov.iov_base = buffer.as_mut_ptr().cast();
+        iov.iov_len = buffer.len();
+        message.msg_hdr.msg_iov = iov;
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    let (flags, patience) = (libc::MSG_WAITFORONE, std::ptr::null_mut());
+    // SAFETY: every header points to its own `iovec` and that to its own buffer; all outlive the call.
+    let received =
+        unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH_C, flags, patience) };
+    let Ok(received) = usize::try_from(received) else { return Err(io::Error::last_os_error()) };
+    let sizes = messages.iter().take(received).filter_map(|message| usize::try_from(message.msg_len).ok());
+    Ok(sizes.filter(|length| *length == size).map(|_| 1).sum())
 }

@@ -6,11 +6,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// Datagrams handed to the kernel in one call.
-const BATCH: usize = 64;
+use crate::sys::{self, BATCH};
+
 /// The largest datagram payload that the UDP ends carry.
 const MAX_DATAGRAM: usize = 1472;
 
@@ -151,7 +150,8 @@ pub fn udp_source(to: SocketAddr, load: UdpLoad) -> io::Result<Transfer> {
     let (begin, mut sent, mut turn) = (Instant::now(), 0_u64, 0);
     while begin.elapsed() < load.time {
         if let Some(pace) = load.pace {
-            let due = (begin.elapsed().as_secs_f64() * pace as f64) as u64;
+            let due =
+                u64::try_from(begin.elapsed().as_micros() * u128::from(pace) / 1_000_000).unwrap_or(u64::MAX);
             if sent + BATCH as u64 > due {
                 std::thread::sleep(Duration::from_micros(50));
                 continue;
@@ -159,7 +159,7 @@ pub fn udp_source(to: SocketAddr, load: UdpLoad) -> io::Result<Transfer> {
         }
         let socket = &sockets[turn % sockets.len()];
         turn += 1;
-        sent += send_batch(socket, &payload)?;
+        sent += sys::send_many(socket, &payload)?;
     }
     Ok(Transfer { amount: sent, time: begin.elapsed() })
 }
@@ -167,11 +167,11 @@ pub fn udp_source(to: SocketAddr, load: UdpLoad) -> io::Result<Transfer> {
 /// Counts datagrams of `size` octets until none comes for half a second, but for `longest` at most.
 pub fn udp_sink(socket: &UdpSocket, size: usize, longest: Duration) -> io::Result<Transfer> {
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-    grow_receive_buffer(socket);
+    sys::grow_receive_buffer(socket);
     let deadline = Instant::now() + longest;
     let (mut first, mut last, mut amount) = (None, Instant::now(), 0);
     while Instant::now() < deadline {
-        match receive_batch(socket, size) {
+        match sys::receive_many(socket, size) {
             Ok(count) => {
                 last = Instant::now();
                 first.get_or_insert(last);
@@ -188,70 +188,6 @@ pub fn udp_sink(socket: &UdpSocket, size: usize, longest: Duration) -> io::Resul
     }
     let time = first.map(|first| last - first).unwrap_or_default();
     Ok(Transfer { amount, time })
-}
-
-fn grow_receive_buffer(socket: &UdpSocket) {
-    let size: libc::c_int = 8 << 20;
-    // SAFETY: the option value is a c_int that lives over the call, and its length is given.
-    unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVBUFFORCE,
-            (&raw const size).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        );
-    }
-}
-
-fn send_batch(socket: &UdpSocket, payload: &[u8]) -> io::Result<u64> {
-    let mut iov = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
-    // SAFETY: mmsghdr is plain data for which all-zero is a valid value.
-    let mut messages: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-    for message in &mut messages {
-        message.msg_hdr.msg_iov = &raw mut iov;
-        message.msg_hdr.msg_iovlen = 1;
-    }
-    // SAFETY: every header points to `iov`, which points to `payload`; both outlive the call and are only read.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH as u32, 0) };
-    if sent >= 0 {
-        return Ok(sent as u64);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::ENOBUFS | libc::EAGAIN | libc::EINTR) => Ok(0),
-        // The other end's socket may not be there yet.
-        Some(libc::ECONNREFUSED) => Ok(0),
-        _ => Err(error),
-    }
-}
-
-fn receive_batch(socket: &UdpSocket, size: usize) -> io::Result<u64> {
-    let mut buffers = [[0_u8; 2048]; BATCH];
-    // SAFETY: iovec and mmsghdr are plain data for which all-zero is a valid value.
-    let (mut iovs, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    for ((buffer, iov), message) in buffers.iter_mut().zip(&mut iovs).zip(&mut messages) {
-        iov.iov_base = buffer.as_mut_ptr().cast();
-        iov.iov_len = buffer.len();
-        message.msg_hdr.msg_iov = iov;
-        message.msg_hdr.msg_iovlen = 1;
-    }
-    // SAFETY: every header points to its own iovec and that to its own buffer; all outlive the call.
-    let received = unsafe {
-        libc::recvmmsg(
-            socket.as_raw_fd(),
-            messages.as_mut_ptr(),
-            BATCH as u32,
-            libc::MSG_WAITFORONE,
-            std::ptr::null_mut(),
-        )
-    };
-    if received < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let right_size = messages.iter().take(received as usize).filter(|m| m.msg_len as usize == size).count();
-    Ok(right_size as u64)
 }
 
 #[cfg(test)]

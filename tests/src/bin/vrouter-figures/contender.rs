@@ -4,6 +4,7 @@
 //!   pod a ── node a ══ one veth pair, MTU 1500 ══ node b ── pod b
 //! ```
 
+use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 
@@ -11,7 +12,6 @@ use vrouter_tests::config::{AgentConfig, Vrf};
 use vrouter_tests::lab::{Lab, underlay_v4};
 use vrouter_tests::netns::Namespace;
 use vrouter_tests::node::Node;
-use vrouter_tests::pod::Pod;
 use vrouter_tests::process::run_ok;
 
 /// Two ends that reach each other.
@@ -24,14 +24,8 @@ pub(crate) struct Contender {
     pub(crate) sink: Namespace,
     /// The sink's address.
     pub(crate) to: IpAddr,
-    _keep: Keep,
-}
-
-/// What has to live as long as the contender.
-#[expect(dead_code, reason = "held for their drop")]
-enum Keep {
-    Ours { pods: [Pod; 2], nodes: [Node; 2] },
-    Kernel { nodes: [Namespace; 2] },
+    /// What has to live as long as the contender.
+    _keep: Box<dyn Any>,
 }
 
 /// Our agents on both nodes, pods through our CNI plugin.
@@ -57,7 +51,7 @@ pub(crate) fn ours(lab: &Lab, name: &'static str, hosts: [u8; 2], encapsulation:
         source: pods[0].namespace().clone(),
         sink: pods[1].namespace().clone(),
         to: to.into(),
-        _keep: Keep::Ours { pods, nodes },
+        _keep: Box::new((pods, nodes)),
     }
 }
 
@@ -102,7 +96,7 @@ pub(crate) fn kernel_vxlan(lab: &Lab) -> Contender {
         source,
         sink,
         to: Ipv4Addr::new(10, 78, 2, 2).into(),
-        _keep: Keep::Kernel { nodes },
+        _keep: Box::new(nodes),
     }
 }
 
