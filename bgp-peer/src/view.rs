@@ -66,7 +66,7 @@ pub struct NeighborView {
     pub families: FamilySet,
     /// What both ends said about restarts, while a session is established or its routes are kept.
     pub restart: Option<RestartTerms>,
-    /// Until when its routes are kept without a session, unless they are long-lived.
+    /// For how much longer its routes are kept without a session, unless they are long-lived.
     pub restart_until: Option<Duration>,
     /// It sent more routes than it may, and is left alone.
     pub is_over_limit: bool,

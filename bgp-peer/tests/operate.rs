@@ -154,6 +154,33 @@ async fn ttl_security_lets_neighbors_in_and_nobody_from_further_away() {
 }
 
 #[tokio::test]
+async fn ttl_security_works_over_ipv6() {
+    let any = std::net::TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap();
+    let secured = |passive| NeighborConfig { ttl_security: Some(1), passive, ..neighbor(any, any.ip()) };
+    let a = spawn(SpeakerConfig { listen: None, ..config(any, 1, vec![secured(false)]) });
+    let _b = spawn(config(any, 2, vec![secured(true)]));
+    until_established(&a).await;
+}
+
+#[tokio::test]
+async fn a_removed_key_lets_in_who_has_none() {
+    let ((a, mut first), (b, mut second)) = with_route(|a, b| {
+        a.neighbors[0].password = Some(b"correct horse".to_vec());
+        b.neighbors[0].password = Some(b"correct horse".to_vec());
+    })
+    .await;
+    for (node, config) in [(&a, &mut first), (&b, &mut second)] {
+        config.neighbors[0].password = None;
+        let changes = node.handle.reconfigure(config.clone()).await.unwrap();
+        assert_eq!(changes[0].kind, ChangeKind::Reset);
+    }
+    until(&b, "up without a key", |view| {
+        view.connections_established >= 2 && view.state == State::Established
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn whoever_comes_from_the_prefix_is_a_neighbor_up_to_the_limit() {
     let a = address(1);
     let mut any = neighbor(a, a.ip());

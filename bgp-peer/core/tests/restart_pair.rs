@@ -286,3 +286,41 @@ fn a_configured_connect_retry_time_is_kept_about() {
     assert!(waits.len() > 100, "{}", waits.len());
     assert!(waits.iter().all(|wait| *wait <= 5 * SECOND && *wait >= 3 * SECOND), "{waits:?}");
 }
+
+#[test]
+fn whatever_a_link_does_in_the_end_both_ends_agree() {
+    let long = RestartOffer { long_lived_stale_time: 600, ..OFFER };
+    for seed in 0..300u64 {
+        let offer = [None, Some(OFFER), Some(long)][seed as usize % 3];
+        let mut pair = established(offer, offer, seed);
+        let (mut chance, mut is_there) = (seed, true);
+        for _ in 0..30 {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let [kind, time, ..] = (chance >> 24).to_be_bytes()[3..] else { unreachable!() };
+            match kind % 5 {
+                0 => pair.break_links(),
+                1 => {
+                    // Silence, which may be longer than the hold time; then what was lost is noticed.
+                    pair.is_cut = true;
+                    pair.run(u32::from(time) * SECOND);
+                    pair.is_cut = false;
+                    pair.break_links();
+                }
+                2 => pair.reachable = [!pair.reachable[0]; 2],
+                3 => {
+                    let (now, ribs) = (pair.now, pair.ribs.as_mut().unwrap());
+                    match is_there {
+                        true => ribs[0].withdraw(route(1).prefix, now),
+                        false => ribs[0].originate(route(1), now),
+                    }
+                    is_there = !is_there;
+                }
+                _ => pair.run(u32::from(time) * SECOND / 8),
+            }
+        }
+        pair.reachable = [true; 2];
+        pair.run(300 * SECOND);
+        assert!(pair.is_established(), "seed {seed}");
+        assert_eq!(pair.told[1].last(), Some(&usize::from(is_there)), "seed {seed}: {:?}", pair.told[1]);
+    }
+}

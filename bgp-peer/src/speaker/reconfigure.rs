@@ -75,12 +75,10 @@ impl Task {
         let id = self.neighbor_at(address).ok_or(ClearError::NoNeighbor(address))?;
         let peer = self.peers.get_mut(&id).ok_or(ClearError::NoNeighbor(address))?;
         if kind == ClearKind::Hard {
-            (peer.is_over_limit, peer.limit_ends) = (false, None);
+            (peer.is_over_limit, peer.limit_ends, peer.restart_until) = (false, None, None);
             self.restart(id, Notification::administrative_reset(), now);
             // Whatever is kept of an earlier session goes too.
-            if self.peers.get(&id).is_some_and(|peer| peer.neighbor.negotiated().is_none()) {
-                self.rib.peer_down(id, PeerDown::Purge, now);
-            }
+            self.rib.peer_down(id, PeerDown::Purge, now);
             return Ok(());
         }
         let agreed = peer.neighbor.negotiated().ok_or(ClearError::NoSession(address))?;
@@ -155,32 +153,48 @@ impl Task {
         self.conns.retain(|_, (owner, _)| *owner != id);
     }
 
+    /// What the RIB and every session are built on.
+    fn check_fixed(&self, new: &SpeakerConfig) -> Result<(), SpeakerError> {
+        let old = &self.config;
+        if new.asn != old.asn {
+            return Err(SpeakerError::Fixed("the AS number"));
+        }
+        let cluster = |config: &SpeakerConfig| config.cluster_id.unwrap_or(config.router_id);
+        if new.router_id != old.router_id || cluster(new) != cluster(old) {
+            return Err(SpeakerError::Fixed("the identifier of the router or its cluster"));
+        }
+        if new.max_paths != old.max_paths {
+            return Err(SpeakerError::Fixed("the limit of paths"));
+        }
+        Ok(())
+    }
+
+    /// Listens where and to whom the new configuration says. `true`: elsewhere. A new address that the old one covers
+    /// (192.0.2.1 after 0.0.0.0) is taken until the speaker ends.
+    fn listen_as(&mut self, new: &SpeakerConfig) -> Result<bool, SpeakerError> {
+        if new.listen != self.config.listen {
+            self.listener = new.listen.map(|address| conn::listen(new, address)).transpose()?;
+            self.accept();
+            return Ok(true);
+        }
+        if let (Some(listener), Some(address)) = (&self.listener, new.listen) {
+            rekey_listener(listener, address, &self.config.neighbors, &new.neighbors)?;
+            conn::secure_listener(listener, address, &new.neighbors)
+                .map_err(|source| SpeakerError::Listen { address, source })?;
+        }
+        Ok(false)
+    }
+
     pub(super) fn reconfigure(
         &mut self,
         new: SpeakerConfig,
         now: Instant,
     ) -> Result<Vec<Change>, SpeakerError> {
         new.check()?;
-        let old = &self.config;
-        if new.asn != old.asn {
-            return Err(SpeakerError::Fixed("the AS number"));
-        }
-        if new.router_id != old.router_id || new.cluster_id != old.cluster_id {
-            return Err(SpeakerError::Fixed("the identifier of the router or its cluster"));
-        }
-        if new.max_paths != old.max_paths {
-            return Err(SpeakerError::Fixed("the limit of paths"));
-        }
+        self.check_fixed(&new)?;
         let mut changes = Vec::new();
-        if new.listen != old.listen {
-            let listener = new.listen.map(|address| conn::listen(&new, address)).transpose()?;
-            self.listener = listener;
-            self.accept();
+        if self.listen_as(&new)? {
             changes.push(Change { neighbor: None, prefix: None, kind: ChangeKind::Listen });
-        } else if let (Some(listener), Some(address)) = (self.listener.clone(), new.listen) {
-            rekey_listener(&listener, address, &old.neighbors, &new.neighbors)?;
-            conn::secure_listener(&listener, address, &new.neighbors)
-                .map_err(|source| SpeakerError::Listen { address, source })?;
         }
         let old = std::mem::replace(&mut self.config, new);
         let names =

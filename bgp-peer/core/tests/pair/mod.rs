@@ -256,8 +256,10 @@ impl Pair {
                     self.downs[node].push(reason);
                 }
                 Output::Update(body) => {
-                    if let Some(ribs) = &mut self.ribs {
-                        ribs[node].handle_update(PEER, &body, self.now).unwrap();
+                    if let Some(ribs) = &mut self.ribs
+                        && let Err(refusal) = ribs[node].handle_update(PEER, &body, self.now)
+                    {
+                        self.nodes[node].handle_input(Input::Reset(refusal, &body), self.now);
                     }
                     self.updates[node].push(body);
                 }
