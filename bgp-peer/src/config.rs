@@ -256,6 +256,11 @@ impl SpeakerConfig {
         Ok(())
     }
 
+    /// Whether any neighbor is a client of ours (RFC 4456).
+    pub(crate) fn is_reflector(&self) -> bool {
+        self.neighbors.iter().any(|neighbor| neighbor.route_reflector_client)
+    }
+
     /// What we bring to the session with this neighbor; `restarting`: we have not been here for long.
     pub(crate) fn session(&self, neighbor: &NeighborConfig, restarting: bool) -> SessionConfig {
         SessionConfig {

@@ -85,6 +85,7 @@ impl Task {
             cluster_id: config.cluster_id.unwrap_or(config.router_id),
             max_paths: config.max_paths,
         });
+        rib.set_reflector(config.is_reflector(), now);
         if config.await_local_routes {
             rib.defer_end_of_rib(restarting_until);
         }

@@ -296,3 +296,44 @@ async fn who_watches_sees_sessions_and_routes_and_how_much_it_missed() {
     while next_route(&mut b, "10.1.23.111/32").await.paths.is_empty() {}
     assert!(matches!(watch.recv().await, Err(RecvError::Lagged(missed)) if missed > 0));
 }
+
+#[tokio::test]
+async fn a_listen_address_that_is_not_there_yet_is_no_error() {
+    // 203.0.113.0/24 is for documentation (RFC 5737): nobody has it.
+    let later = SocketAddr::from(([203, 0, 113, 9], 1790));
+    let node = spawn(config(later, 1, vec![neighbor(address(2), address(1).ip())]));
+    assert_eq!(node.handle.neighbors().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_neighbor_that_a_prefix_brought_keeps_its_number_and_its_routes_over_a_restart() {
+    let (a, b) = (address(1), address(2));
+    let mut any = neighbor(b, a.ip());
+    any.prefix = Some(format!("{}/24", Ipv4Addr::from(u32::from(v4(a)) & !0xff)).parse().unwrap());
+    any.route_reflector_client = true;
+    let reflector = spawn(config(a, 1, vec![any]));
+    reflector.handle.set_imports(import()).await;
+    let edge = config(b, 2, vec![neighbor(a, b.ip())]);
+    let first = spawn(edge.clone());
+    first.handle.originate(route("192.0.2.2:1:10.20.11.5/32", 100)).await;
+    let view = until_first(&reflector, |view| view.routes.received == 1).await;
+    first.handle.shutdown(true).await;
+    until_first(&reflector, |view| view.restart_until.is_some()).await;
+    assert_eq!(reflector.handle.summary().await.routes, 1);
+    let again = spawn(SpeakerConfig { forwarding_kept: true, ..edge });
+    again.handle.originate(route("192.0.2.2:1:10.20.11.5/32", 100)).await;
+    let back = until_first(&reflector, |view| sessions(view) == (2, 1) && view.routes.received == 1).await;
+    assert_eq!((back.id, back.address), (view.id, view.address));
+    assert_eq!(reflector.handle.summary().await.routes, 1);
+}
+
+/// Waits until there is a neighbor of which it is true.
+async fn until_first(node: &Node, is_so: impl Fn(&NeighborView) -> bool) -> NeighborView {
+    for _ in 0..3000 {
+        if let Some(view) = node.handle.neighbors().await.into_iter().find(&is_so) {
+            return view;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {:?}", node.handle.neighbors().await);
+}

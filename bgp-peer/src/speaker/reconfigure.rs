@@ -197,6 +197,9 @@ impl Task {
             changes.push(Change { neighbor: None, prefix: None, kind: ChangeKind::Listen });
         }
         let old = std::mem::replace(&mut self.config, new);
+        if self.config.is_reflector() != old.is_reflector() {
+            self.rib.set_reflector(self.config.is_reflector(), now);
+        }
         let names =
             |config: &SpeakerConfig| config.neighbors.iter().map(NeighborConfig::name).collect::<Vec<_>>();
         let after = names(&self.config);
