@@ -16,13 +16,20 @@ fn containers(node: &Node) -> BTreeSet<String> {
     ports.iter().filter_map(|port| port["key"]["container"].as_str().map(str::to_owned)).collect()
 }
 
-/// What the agent and the node hold that a pod could leave behind.
-fn held(node: &Node) -> (usize, usize, usize) {
+/// What the agent and the node hold that a pod could leave behind: open files, links, state files, host routes.
+fn held(node: &Node) -> [usize; 4] {
     let files =
         |path: String| std::fs::read_dir(path).map(|entries| entries.flatten().count()).unwrap_or_default();
-    let links = node.namespace().netlink(|netlink| netlink.links()).len();
     let state = files(node.directory().join("state/ports").display().to_string());
-    (files(format!("/proc/{}/fd", node.pid())), links, state)
+    let links = node.namespace().netlink(|netlink| netlink.links()).len();
+    let routes = node.namespace().run(|| {
+        let tables = ["route", "ipv6_route"]
+            .map(|table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}")));
+        let tables = tables.map(|table| table.expect("the kernel's routes"));
+        tables.iter().flat_map(|table| table.lines()).filter(|line| line.contains("vrouter0")).count()
+    });
+    assert!(routes > 0, "the host has no route to the pod that stays");
+    [files(format!("/proc/{}/fd", node.pid())), links, state, routes]
 }
 
 #[test]
@@ -38,7 +45,7 @@ fn pods_that_come_and_go_leave_nothing_behind() {
         }
         pod.delete();
     }
-    wait_for("file descriptors, links and state files to be as before", PATIENCE, || {
+    wait_for("open files, links, state files and host routes to be as before", PATIENCE, || {
         let after = held(&node);
         if after == before { Ok(()) } else { Err((before, after)) }
     });
