@@ -39,6 +39,9 @@ enum Step {
     Restart {
         reboot: bool,
     },
+    /// The operator has another file.
+    Reload(u8),
+    RoutesComplete,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -54,6 +57,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => proptest::option::of(1u8..4).prop_map(Step::Underlay),
         2 => (0u8..7).prop_map(Step::Fail),
         1 => any::<bool>().prop_map(|reboot| Step::Restart { reboot }),
+        2 => (0u8..6).prop_map(Step::Reload),
+        1 => Just(Step::RoutesComplete),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -67,6 +72,29 @@ const FAILURES: [fn(&Effect) -> bool; 7] = [
     |effect| matches!(effect, Effect::SaveLabels { .. }),
     |effect| matches!(effect, Effect::SetUnderlay(_)),
 ];
+
+/// Another file: VRFs gone, new, in another order, with other route distinguishers, targets, defaults, encapsulations.
+fn file(number: u8) -> String {
+    let vrf = |name: &str| {
+        let (_, rest) = CONFIG.split_once(&format!("[[vrf]]\nname = \"{name}\"")).unwrap();
+        format!("[[vrf]]\nname = \"{name}\"{}", rest.split("[[vrf]]").next().unwrap())
+    };
+    let head = CONFIG.split("[[vrf]]").next().unwrap();
+    match number {
+        1 => format!("{head}{}{}", vrf("city"), vrf("main")),
+        2 => format!(
+            "{head}[[vrf]]\nname = \"new\"\nimport = [\"target:1:1\"]\nhost = \"open\"\n{}{}",
+            vrf("main"),
+            vrf("city")
+        ),
+        3 => CONFIG.replacen("name = \"city\"", "name = \"city\"\nrd = \"64512:77\"", 1),
+        4 => CONFIG.replace("default = true\n", "").replace("namespaces = [\"b\"]", "default = true"),
+        5 => CONFIG
+            .replace("accept-from", "encapsulations = [\"mpls-over-gre\"]\naccept-from")
+            .replace("512:100", "512:101"),
+        _ => CONFIG.to_owned(),
+    }
+}
 
 fn perform(mut node: Node, step: Step, boot: &mut u32) -> Node {
     let name = |number: u8| format!("c{number}");
@@ -117,13 +145,18 @@ fn perform(mut node: Node, step: Step, boot: &mut u32) -> Node {
                 *boot += 1;
                 node.links.retain(|link| link.len() % 2 == 0);
             }
+            node.saved_routes = node.overlay.saved_routes(100);
+            node.stale_for = 20_000;
             node = node.restart(CONFIG, &format!("boot-{boot}"));
         }
+        Step::Reload(number) => drop(node.reload(&file(number))),
+        Step::RoutesComplete => node.handle(Event::RoutesComplete),
     }
     node
 }
 
-fn assert_consistent(node: &Node) {
+/// `heard`: BGP has taken every route that it was told.
+fn assert_consistent(node: &Node, heard: bool) {
     let overlay = &node.overlay;
     assert!(node.answers.is_empty(), "every call was answered, once");
     let fib = FibBuilder::new().build(overlay);
@@ -142,6 +175,9 @@ fn assert_consistent(node: &Node) {
         let port = overlay.ports().find(|port| port.saved.label == route.label);
         let port = port.unwrap_or_else(|| panic!("{} is advertised, but nobody's", route.prefix));
         assert!(port.is_up() && port.prefixes().any(|prefix| prefix == route.prefix.prefix));
+        let vrf = &overlay.vrf(port.vrf).unwrap().config;
+        let is_as_configured = vrf.rd == route.prefix.rd && vrf.export == route.route_targets;
+        assert!(is_as_configured || !heard, "{route:?}");
     }
     assert_eq!(node.open.len(), overlay.ports().filter(|port| port.is_up()).count());
     for (address, port) in overlay.host_addresses() {
@@ -164,15 +200,16 @@ proptest! {
 
     #[test]
     fn ports_disk_forwarding_and_advertisements_agree(steps in steps()) {
-        let (mut node, mut boot) = (Node::new(), 1);
+        let (mut node, mut boot, mut heard) = (Node::new(), 1, true);
         for step in steps {
             let fails = matches!(step, Step::Fail(_));
             let was_failing = node.fail.is_some();
+            heard &= !matches!(step, Step::Fail(4));
             node = perform(node, step, &mut boot);
             if was_failing && !fails {
                 node.fail = None;
             }
-            assert_consistent(&node);
+            assert_consistent(&node, heard);
         }
         node.fail = None;
         for number in 0..6 {
@@ -181,7 +218,7 @@ proptest! {
         node.now += 120_000;
         let now = Millis(node.now);
         node.handle(Event::Tick { now });
-        assert_consistent(&node);
+        assert_consistent(&node, heard);
         prop_assert!(node.disk.is_empty() && node.open.is_empty() && node.advertised.is_empty());
         prop_assert!(node.host_routes.is_empty() && node.overlay.labels().count() == 0);
     }

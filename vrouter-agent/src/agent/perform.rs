@@ -79,28 +79,31 @@ impl Agent {
                 Ok(())
             }
             Effect::SetImports(imports) => {
-                if let Bgp::Running(speaker) = &self.bgp {
-                    let import = |(vrf, import): &(VrfId, Vec<RouteTarget>)| VrfImport {
-                        vrf: *vrf,
-                        import: import.clone(),
-                    };
-                    speaker.set_imports(imports.iter().map(import).collect()).await;
-                }
+                self.set_imports(imports).await;
                 Ok(())
             }
-            Effect::SetNeighbors { concerned } => {
-                info!(?concerned, "neighbors changed");
-                let Bgp::Running(speaker) = &self.bgp else { return Ok(()) };
-                let done = speaker.reconfigure(speaker_config(self.overlay.config())).await;
-                let changes = done.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-                debug!(?changes, "sessions");
-                Ok(())
-            }
+            Effect::SetNeighbors { concerned } => self.set_neighbors(concerned).await,
             Effect::Answer { call, answer } => {
                 self.answer(*call, answer);
                 Ok(())
             }
         }
+    }
+
+    async fn set_neighbors(&self, concerned: &[String]) -> Result<(), ApiError> {
+        info!(?concerned, "neighbors changed");
+        let Bgp::Running(speaker) = &self.bgp else { return Ok(()) };
+        let done = speaker.reconfigure(speaker_config(self.overlay.config())).await;
+        let changes = done.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+        debug!(?changes, "sessions");
+        Ok(())
+    }
+
+    async fn set_imports(&self, imports: &[(VrfId, Vec<RouteTarget>)]) {
+        let Bgp::Running(speaker) = &self.bgp else { return };
+        let import =
+            |(vrf, import): &(VrfId, Vec<RouteTarget>)| VrfImport { vrf: *vrf, import: import.clone() };
+        speaker.set_imports(imports.iter().map(import).collect()).await;
     }
 
     /// Disks are slow and SD cards slower: sessions and other callers go on meanwhile, this one waits.
