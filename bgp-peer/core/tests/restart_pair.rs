@@ -290,8 +290,8 @@ fn a_configured_connect_retry_time_is_kept_about() {
 #[test]
 fn whatever_a_link_does_in_the_end_both_ends_agree() {
     let long = RestartOffer { long_lived_stale_time: 600, ..OFFER };
-    for seed in 0..300u64 {
-        let offer = [None, Some(OFFER), Some(long)][seed as usize % 3];
+    let offers = [None, Some(OFFER), Some(long)].into_iter().cycle();
+    for (seed, offer) in (0..300u64).zip(offers) {
         let mut pair = established(offer, offer, seed);
         let (mut chance, mut is_there) = (seed, true);
         for _ in 0..30 {
