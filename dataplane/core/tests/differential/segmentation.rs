@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use vrouter_types::Label;
 
 use crate::generate::packets;
-use crate::reference::Fields;
+use crate::reference::{Fields, RST, SYN, URG};
 
 /// The packets that we make of a frame, each behind its label.
 pub(crate) fn ours(
@@ -92,6 +92,27 @@ proptest! {
         let last = complete.len() - 1;
         complete[last] ^= 0x40;
         prop_assert_eq!(ours(&complete, VnetHeader::NONE, 65_535, false, 0).unwrap(), vec![complete]);
+    }
+
+    #[test]
+    fn a_segment_that_a_narrower_path_does_not_take_is_cut_as_its_sender_would_have(
+        fields in packets(2..1500), room in 1usize..1400, broken in prop::bool::weighted(0.2),
+    ) {
+        let mut bytes = fields.write();
+        let (header, payload) = (bytes.len() - fields.payload.len(), fields.payload.len());
+        let room = room.min(payload - 1);
+        if broken {
+            *bytes.last_mut().unwrap() ^= 4;
+        }
+        let got = ours(&bytes, VnetHeader::NONE, header + room, false, 0);
+        // What is no plain part of a stream, or wrong already, is not ours to make right.
+        match &fields.tcp {
+            Some(tcp) if tcp.flags & (SYN | RST | URG) == 0 && !broken => {
+                let want: Vec<Vec<u8>> = fields.cut(room).iter().map(Fields::write).collect();
+                prop_assert_eq!(got.unwrap(), want);
+            }
+            _ => prop_assert_eq!(got.err(), Some(SegmentError::TooBig)),
+        }
     }
 
     #[test]
