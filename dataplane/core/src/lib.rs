@@ -14,6 +14,9 @@
 //! begins at the inner IP header. The link header is the shell's business, which gathers it in front: neighbours in
 //! one receive buffer must not be overwritten.
 //!
+//! A worker's [`State`] remembers where flows went, so that most packets need no longest-prefix match; a snapshot of
+//! another generation makes it forget.
+//!
 //! What this crate refuses to do: ask the time, open a socket, spawn, lock, log, or allocate per packet. It is told
 //! `now` through [`State`]. No bytes make it panic.
 #![forbid(unsafe_code)]
