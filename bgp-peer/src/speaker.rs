@@ -25,6 +25,7 @@ use crate::conn::{self, Conn, ConnEvent};
 use crate::handle::Command;
 use crate::monitor::{Monitor, MonitorKind};
 use crate::peer::Peer;
+use crate::sockopt;
 use crate::view::{NeighborView, SpeakerSummary};
 
 pub use reconfigure::{Change, ChangeKind, ClearError, ClearKind};
@@ -244,6 +245,9 @@ impl Task {
             self.advertise(id, now);
         }
         self.is_blocked = self.publish(now);
+        if self.rib.has_shrunk() {
+            sockopt::give_memory_back();
+        }
     }
 
     /// A change leaves at once, and what follows within a moment leaves together: a thousand routes announced one by

@@ -118,3 +118,18 @@ fn refused_memberships_are_asked_for_when_there_is_room() {
     settle(&mut a, &mut b, now);
     assert_eq!(a.peer_counts(PEER).unwrap().memberships_received, 9);
 }
+
+#[test]
+fn a_table_that_has_shrunk_says_so_once() {
+    let now = Instant::now();
+    let mut rib = rib(1);
+    let name = |i: u32| format!("65000:1:10.0.{}.{}/32", i >> 8, i & 255);
+    assert!(!rib.has_shrunk());
+    (0..6000).for_each(|i| rib.originate(route(&name(i), 16, &[RED]), now));
+    assert!(!rib.has_shrunk());
+    (0..4095).for_each(|i| rib.withdraw(name(i).parse().unwrap(), now));
+    assert!(!rib.has_shrunk());
+    (4095..6000).for_each(|i| rib.withdraw(name(i).parse().unwrap(), now));
+    assert!(rib.has_shrunk());
+    assert!(!rib.has_shrunk());
+}

@@ -344,9 +344,10 @@ impl AdjOut {
     /// The neighbor gave up memberships, and with them the routes that nothing else asked for. If it wants them again
     /// before we have withdrawn them, it needs them again.
     pub(super) fn given_up(&mut self, wants: impl Fn(AttrSet<'_>) -> bool, attrs: &mut AttrTable) {
+        let mut known: HashMap<AttrId, bool> = HashMap::new();
         for slot in self.slots.values_mut() {
             if let Sent::This(id, _) = slot.sent()
-                && !wants(attrs.set(id))
+                && !*known.entry(id).or_insert_with(|| wants(attrs.set(id)))
             {
                 attrs.release(id);
                 slot.set_sent(Sent::Again);

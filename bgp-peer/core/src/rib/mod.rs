@@ -96,6 +96,8 @@ pub struct Rib {
     refused: u64,
     /// Paths were refused, and have not been asked for since.
     is_starved: bool,
+    /// The most routes there were since memory was last given back.
+    most: usize,
     scratch: Scratch,
 }
 
@@ -130,6 +132,7 @@ impl Rib {
             received: 0,
             refused: 0,
             is_starved: false,
+            most: 0,
             scratch: Scratch::default(),
         }
     }
@@ -272,6 +275,17 @@ impl Rib {
         self.are_local_routes_complete = true;
     }
 
+    /// Whether so much has gone since the last time that it is worth giving memory back to the system.
+    pub fn has_shrunk(&mut self) -> bool {
+        let present = self.table.route_count();
+        self.most = self.most.max(present);
+        let has_shrunk = self.most - present >= WORTHWHILE && present <= self.most / 2;
+        if has_shrunk {
+            self.most = present;
+        }
+        has_shrunk
+    }
+
     /// The next change for a VRF. Changes that cancelled out are not seen.
     pub fn poll_event(&mut self) -> Option<RibEvent> {
         loop {
@@ -303,5 +317,7 @@ impl Peer {
     }
 }
 
+/// Routes whose memory is worth giving back: half a megabyte.
+const WORTHWHILE: usize = 4096;
 /// Families that carry VPN routes, in the order they are sent.
 const VPN: [Family; 2] = [Family::Vpnv4, Family::Vpnv6];

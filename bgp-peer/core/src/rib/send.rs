@@ -20,12 +20,12 @@ use crate::wire::update::writer::{UpdateWriter, message_limit, put_end_of_rib};
 use crate::{Family, PeerId};
 
 use super::adj_out::{AdjOut, Group, MembershipPath, Sending};
-use super::attrs::{AttrId, AttrTable};
+use super::attrs::AttrTable;
 use super::change::Scratch;
 use super::config::{PathSource, RibConfig};
 use super::explain::NotAdvertised;
 use super::sender::Sender;
-use super::table::{Path, RouteId, Table, family_of};
+use super::table::{Path, Table, family_of};
 use super::{Peer, Rib, VPN};
 
 impl Rib {
@@ -171,29 +171,40 @@ impl Peer {
             let held = memberships.without(&lost);
             self.out.given_up(|set| held.want(set), attrs);
         }
+        // Routes that came together lie together, and often share their attributes.
+        let mut last = None;
         for route in self.out.take_dirty(table) {
             let Some(family) = table.key(route).map(family_of) else { continue };
-            let desired = self.desired(route, family, senders, to, table, attrs);
+            let mut desired = None;
+            if let Some(best) = table.best(route)
+                && self.bar(best, family, senders, to, attrs).is_none()
+            {
+                let is_wanted = match last {
+                    Some((id, is_wanted)) if id == best.attrs => is_wanted,
+                    _ => is_wanted(to, attrs.set(best.attrs)),
+                };
+                last = Some((best.attrs, is_wanted));
+                desired = is_wanted.then_some((best.attrs, best.label()));
+            }
             self.out.desire(route, family, desired, table, attrs);
         }
     }
 
-    /// What the neighbor should know of a route.
-    fn desired(
+    /// Why the neighbor is not told of the best path of a route.
+    pub(super) fn refusal(
         &self,
-        route: RouteId,
+        best: &Path,
         family: Family,
         senders: &Senders,
         to: &Sender,
-        table: &Table,
         attrs: &AttrTable,
-    ) -> Option<(AttrId, Label)> {
-        let best = table.best(route)?;
-        self.refusal(best, family, senders, to, attrs).is_none().then_some((best.attrs, best.label()))
+    ) -> Option<NotAdvertised> {
+        let unwanted = || (!is_wanted(to, attrs.set(best.attrs))).then_some(NotAdvertised::NoMembership);
+        self.bar(best, family, senders, to, attrs).or_else(unwanted)
     }
 
-    /// Why the neighbor is not told of the best path of a route.
-    pub(super) fn refusal(
+    /// Why it is not told of it, whatever it wants.
+    fn bar(
         &self,
         best: &Path,
         family: Family,
@@ -227,8 +238,7 @@ impl Peer {
         if merits.is_long_lived && !self.session.long_lived().iter().any(|entry| entry.family == family) {
             return Some(NotAdvertised::LongLived);
         }
-        let is_wanted = to.memberships.as_ref().is_none_or(|all| all.want(attrs.set(best.attrs)));
-        (!is_wanted).then_some(NotAdvertised::NoMembership)
+        None
     }
 
     /// Sends as much of one group as fits a message.
@@ -259,10 +269,12 @@ impl Peer {
             };
             let mut is_full = false;
             while let (false, Some(route)) = (is_full, routes.front().copied()) {
-                let label = table.best(route).map_or(Label::IMPLICIT_NULL, |best| best.label());
-                let nlri = table.key(route).map(|key| Nlri::Vpn(key, label));
-                let push = || nlri.is_none_or(|nlri| message.push(&nlri));
-                is_full = self.out.send(route, group, label, push, table, attrs) == Sending::Full;
+                // A route that has left may have been followed by one of the other family under its number.
+                if let Some(key) = table.key(route).filter(|key| family_of(*key) == family) {
+                    let label = table.best(route).map_or(Label::IMPLICIT_NULL, |best| best.label());
+                    let push = || message.push(&Nlri::Vpn(key, label));
+                    is_full = self.out.send(route, group, label, push, table, attrs) == Sending::Full;
+                }
                 if !is_full {
                     routes.pop_front();
                 }
@@ -300,6 +312,11 @@ fn membership_attributes(cluster_list: Option<&[u8]>, config: &RibConfig, scratc
         let set = AttrSet::new(&scratch.more_octets);
         set.with(flag::OPTIONAL, code::CLUSTER_LIST, &list, &mut scratch.octets);
     }
+}
+
+/// Whether the neighbor's memberships ask for a route with these attributes; without the family, everything is wanted.
+fn is_wanted(to: &Sender, set: AttrSet<'_>) -> bool {
+    to.memberships.as_ref().is_none_or(|all| all.want(set))
 }
 
 type Senders = BTreeMap<PeerId, Sender>;
