@@ -187,6 +187,31 @@ fn monitor_prints_lines_and_says_when_the_agent_stops() {
 }
 
 #[test]
+fn monitor_ends_well_with_an_interrupt() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut watcher = Command::new(env!("CARGO_BIN_EXE_vrouterctl"))
+        .arg("--socket")
+        .arg(&socket)
+        .args(["monitor", "bgp"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    read_request(&mut stream);
+    stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nx\n\r\n").unwrap();
+    let mut first = [0; 2];
+    watcher.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"x\n");
+    assert!(Command::new("kill").args(["-INT", &watcher.id().to_string()]).status().unwrap().success());
+    let output = watcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "\nThat is all; the agent goes on.\n");
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_asks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let output = vrouterctl(&dir.path().join("none.sock"), "show bgp routes --family ipv4");

@@ -22,6 +22,7 @@ use clap::Parser;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use args::{Bgp, Clear, Cli, Command, Monitor, Port, PortAdd, RouteArgs, Show, Soft};
 
@@ -116,9 +117,10 @@ fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
     Ok((text, ExitCode::SUCCESS))
 }
 
-/// Prints lines as they come. Ends when the agent stops, or when nobody reads any more.
+/// Prints lines as they come. Ends with Ctrl-C, when the agent stops, or when nobody reads any more.
 fn monitor(cli: &Cli, target: &str) -> Result<ExitCode, ClientError> {
     let client = Client::connect(&cli.socket, Duration::from_secs(cli.timeout))?;
+    end_on_interrupt();
     let mut out = io::stdout().lock();
     let mut is_read = true;
     client.stream(target, |line| {
@@ -202,6 +204,24 @@ fn attachment(add: &PortAdd) -> AttachPort {
 
 fn pretty(reply: &Value) -> String {
     format!("{reply:#}\n")
+}
+
+/// From here on Ctrl-C is the usual end: a sentence, and exit code 0.
+fn end_on_interrupt() {
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async move {
+            let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
+            drop(ready);
+            interrupt.recv().await;
+            eprintln!("\nThat is all; the agent goes on.");
+            std::process::exit(0);
+        });
+    });
+    // Nothing is ever sent: it ends once Ctrl-C is taken care of, or cannot be.
+    let _: Result<(), _> = is_ready.recv();
 }
 
 /// `Some`: it could not be printed.
