@@ -133,3 +133,19 @@ fn a_table_that_has_shrunk_says_so_once() {
     assert!(rib.has_shrunk());
     assert!(!rib.has_shrunk());
 }
+
+#[test]
+fn a_table_has_not_shrunk_while_a_vrf_waits_to_be_told() {
+    let now = Instant::now();
+    let mut rib = rib(1);
+    rib.set_imports(imports(&[(0, &[RED])]), now);
+    let name = |i: u32| format!("65000:1:10.0.{}.{}/32", i >> 8, i & 255);
+    (0..5000).for_each(|i| rib.originate(route(&name(i), 16, &[RED]), now));
+    assert_eq!(events(&mut rib).len(), 5000);
+    assert!(!rib.has_shrunk());
+    (0..5000).for_each(|i| rib.withdraw(name(i).parse().unwrap(), now));
+    // The first half has gone, and is said; the other waits.
+    assert!(rib.has_shrunk());
+    assert_eq!(events(&mut rib).len(), 5000);
+    assert!(rib.has_shrunk());
+}

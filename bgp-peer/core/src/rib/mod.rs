@@ -96,7 +96,7 @@ pub struct Rib {
     refused: u64,
     /// Paths were refused, and have not been asked for since.
     is_starved: bool,
-    /// The most routes there were since memory was last given back.
+    /// The most routes and imported prefixes there were since memory was last given back.
     most: usize,
     scratch: Scratch,
 }
@@ -277,7 +277,8 @@ impl Rib {
 
     /// Whether so much has gone since the last time that it is worth giving memory back to the system.
     pub fn has_shrunk(&mut self) -> bool {
-        let present = self.table.route_count();
+        // A VRF's prefix stays until it has been told that it is gone.
+        let present = self.table.route_count() + self.imports.len();
         self.most = self.most.max(present);
         let has_shrunk = self.most - present >= WORTHWHILE && present <= self.most / 2;
         if has_shrunk {
