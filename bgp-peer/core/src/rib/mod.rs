@@ -17,8 +17,8 @@
 //! and from clients, unchanged but for ORIGINATOR_ID and CLUSTER_LIST. Routes of other ASs are not passed on: relabelling
 //! is not done here. Unicast routes are read, checked, and dropped.
 //!
-//! A [`Sender`] is a neighbor as the one who said things; it outlives its session while its routes wait as stale
-//! (RFC 4724, RFC 9494). A [`Peer`] is a neighbor that can be told things.
+//! A `Sender` is a neighbor as the one who said things; it outlives its session while its routes wait as stale
+//! (RFC 4724, RFC 9494). A `Peer` is a neighbor that can be told things.
 
 mod adj_out;
 mod attrs;
