@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Clear(IpAddr, ClearKind, oneshot::Sender<Result<(), ClearError>>),
     Reconfigure(Box<SpeakerConfig>, oneshot::Sender<Result<Vec<Change>, SpeakerError>>),
     Subscribe(oneshot::Sender<broadcast::Receiver<MonitorEvent>>),
+    AddressesGone(Vec<IpAddr>, oneshot::Sender<()>),
     LocalRoutesComplete(oneshot::Sender<()>),
     WithRib(RibWork),
     Shutdown { keep_routes: bool, reply: oneshot::Sender<()> },
@@ -111,6 +112,12 @@ impl SpeakerHandle {
     pub async fn reconfigure(&self, config: SpeakerConfig) -> Result<Vec<Change>, SpeakerError> {
         let answer = self.ask(|reply| Command::Reconfigure(Box::new(config), reply)).await;
         answer.unwrap_or(Err(SpeakerError::Ended))
+    }
+
+    /// These addresses have gone from the host. Sessions from there can hear nothing any more: they end now and not at
+    /// their hold timer, and begin anew from where the host is.
+    pub async fn addresses_gone(&self, addresses: Vec<IpAddr>) {
+        self.ask(|reply| Command::AddressesGone(addresses, reply)).await.unwrap_or_default();
     }
 
     /// What happens from now on. A reader that is too slow loses the oldest and is told how many.

@@ -208,6 +208,10 @@ impl Task {
             Command::Clear(neighbor, kind, reply) => drop(reply.send(self.clear(neighbor, kind, now))),
             Command::Reconfigure(config, reply) => drop(reply.send(self.reconfigure(*config, now))),
             Command::Subscribe(reply) => drop(reply.send(self.monitor.subscribe())),
+            Command::AddressesGone(addresses, reply) => {
+                self.addresses_gone(&addresses, now);
+                let _ = reply.send(());
+            }
             Command::LocalRoutesComplete(reply) => {
                 self.rib.local_routes_complete();
                 let _ = reply.send(());

@@ -275,6 +275,7 @@ fn name(effect: &Effect) -> &'static str {
         Effect::Withdraw(_) => "withdraw",
         Effect::SetImports(_) => "set imports",
         Effect::SetNeighbors { .. } => "set neighbors",
+        Effect::EndSessionsFrom(_) => "end sessions",
         Effect::Answer { .. } => "answer",
         Effect::RemoveSpooled { .. } => "remove spooled delete",
     }

@@ -251,6 +251,8 @@ pub enum Effect {
         /// Those that are new, gone or changed, or all whose common settings are. The others must not notice.
         concerned: Vec<String>,
     },
+    /// The host no longer has these addresses: sessions from there begin anew from where it is. Cannot fail.
+    EndSessionsFrom(Vec<IpAddr>),
     /// Answer the caller.
     Answer {
         /// Who waits.

@@ -290,6 +290,22 @@ fn workloads_reach_the_host_only_where_the_operator_lets_them() {
 }
 
 #[test]
+fn sessions_from_an_address_that_has_gone_end_and_those_from_others_do_not() {
+    let mut node = Node::new();
+    let ended = |effects: &[Effect]| -> Vec<std::net::IpAddr> {
+        let gone = effects.iter().filter_map(|effect| match effect {
+            Effect::EndSessionsFrom(gone) => Some(gone.clone()),
+            _ => None,
+        });
+        gone.flatten().collect()
+    };
+    let both = vec![ip("192.0.2.11"), ip("198.51.100.7")];
+    assert!(ended(&node.overlay.apply(Event::HostAddresses(both))).is_empty());
+    let moved = vec![ip("192.0.2.111"), ip("198.51.100.7")];
+    assert_eq!(ended(&node.overlay.apply(Event::HostAddresses(moved))), [ip("192.0.2.11")]);
+}
+
+#[test]
 fn a_route_for_a_vrf_that_is_not_there_is_nobodys() {
     let mut node = Node::new();
     learn(&mut node, 77, "10.8.0.0/16", vec![path("192.0.2.1", 100, UDP)]);

@@ -30,6 +30,17 @@ impl Task {
         }
     }
 
+    /// Ends what is connected from an address that the host no longer has. To the neighbor that is a lost link, so with
+    /// graceful restart routes stay at both ends.
+    pub(super) fn addresses_gone(&mut self, addresses: &[IpAddr], now: Instant) {
+        let is_gone = |conn: &Conn| conn::local_ip(conn).is_some_and(|local| addresses.contains(&local));
+        let gone = self.conns.iter().filter(|(_, (_, conn))| is_gone(conn)).map(|(id, _)| *id);
+        for conn in gone.collect::<Vec<_>>() {
+            self.conn_input(conn, Input::Closed(conn, "our address has gone from the host"), now);
+            self.conns.remove(&conn);
+        }
+    }
+
     fn accepted(&mut self, stream: TcpStream, from: SocketAddr, now: Instant) {
         let Some(id) = self.neighbor_at(from.ip()).or_else(|| self.welcome(from.ip(), now)) else {
             if self.strangers.len() < MAX_STRANGERS && self.strangers.insert(from.ip()) {

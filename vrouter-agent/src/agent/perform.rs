@@ -83,6 +83,12 @@ impl Agent {
                 Ok(())
             }
             Effect::SetNeighbors { concerned } => self.set_neighbors(concerned).await,
+            Effect::EndSessionsFrom(addresses) => {
+                if let Bgp::Running(speaker) = &self.bgp {
+                    speaker.addresses_gone(addresses.clone()).await;
+                }
+                Ok(())
+            }
             Effect::Answer { call, answer } => {
                 self.answer(*call, answer);
                 Ok(())

@@ -27,6 +27,7 @@ impl Overlay {
             Effect::RemoveHostRoute(_)
             | Effect::Withdraw(_)
             | Effect::ClosePort(_)
+            | Effect::EndSessionsFrom(_)
             | Effect::PublishFib { .. } => {
                 return undone;
             }

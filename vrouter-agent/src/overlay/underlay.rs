@@ -60,7 +60,12 @@ impl Overlay {
         let new: BTreeSet<IpAddr> = addresses.into_iter().collect();
         let old = std::mem::replace(&mut self.host_own, new.clone());
         old.symmetric_difference(&new).for_each(|address| self.refresh_everywhere(Prefix::host(*address)));
-        vec![Effect::PublishFib { soon: true }]
+        let gone: Vec<IpAddr> = old.difference(&new).copied().collect();
+        let mut effects = vec![Effect::PublishFib { soon: true }];
+        if !gone.is_empty() {
+            effects.push(Effect::EndSessionsFrom(gone));
+        }
+        effects
     }
 
     /// Whether the address is the host's own.

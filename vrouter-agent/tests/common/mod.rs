@@ -168,7 +168,7 @@ impl Node {
                 self.open.insert(port, interface);
             }
             Effect::ClosePort(port) => drop(self.open.remove(&port)),
-            Effect::PublishFib { .. } | Effect::SetUnderlay(_) => {}
+            Effect::PublishFib { .. } | Effect::SetUnderlay(_) | Effect::EndSessionsFrom(_) => {}
             Effect::AddHostRoute(address) => drop(self.host_routes.insert(address)),
             Effect::RemoveHostRoute(address) => drop(self.host_routes.remove(&address)),
             Effect::Originate(route) => drop(self.advertised.insert(route.prefix, route)),

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn overlap_is_symmetric_and_stays_in_its_family() {
-        let (wide, narrow): (Prefix, Prefix) = ("10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap());
+        let (wide, narrow): (Prefix, Prefix) =
+            ("10.0.0.0/8".parse().unwrap(), "10.1.0.0/16".parse().unwrap());
         assert!(wide.overlaps(narrow) && narrow.overlaps(wide));
         assert!(!"0.0.0.0/0".parse::<Prefix>().unwrap().overlaps("::/0".parse().unwrap()));
     }

@@ -127,7 +127,9 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
-        for text in ["4200000000:65536", "192.0.2.1:65536", "64512:4294967296", "64512", "a:1", "1:-1", "+1:1"] {
+        for text in
+            ["4200000000:65536", "192.0.2.1:65536", "64512:4294967296", "64512", "a:1", "1:-1", "+1:1"]
+        {
             assert!(text.parse::<RouteDistinguisher>().is_err(), "{text}");
         }
     }
