@@ -27,6 +27,7 @@ fn kinds(log: &[Effect]) -> Vec<&'static str> {
         Effect::RemoveSpooled { .. } => "unspool",
         Effect::SetImports(_) => "imports",
         Effect::SetNeighbors { .. } => "neighbors",
+        Effect::EndSessionsFrom(_) => "end-sessions",
     };
     log.iter().map(kind).collect()
 }
