@@ -43,6 +43,8 @@ fn main() -> ExitCode {
         eprintln!("vrouter-demo: needs root, to make network namespaces. Try: sudo -E cargo demo");
         return ExitCode::from(1);
     }
+    println!("Building vrouter-agent, vrouterctl and vrouter-cni, if need be ...");
+    vrouter_tests::binaries::binary("vrouter-agent");
     let narrator = match Narrator::new() {
         Ok(narrator) => narrator,
         Err(error) => {

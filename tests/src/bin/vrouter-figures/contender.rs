@@ -73,7 +73,7 @@ pub(crate) fn kernel_vxlan(lab: &Lab) -> Contender {
     for (own, (node, pod)) in nodes.iter().zip(&pods).enumerate() {
         let (own, other) = (own + 1, 2 - own);
         node.add_veth("pod", pod, "eth0");
-        node.set_sysctl("net.ipv4.ip_forward", "1");
+        node.set_sysctl("net/ipv4/ip_forward", "1");
         ip(node, &format!("addr add 192.0.2.{own}/24 dev eth0"));
         ip(node, &format!("addr add 10.78.{own}.1/24 dev pod"));
         ip(
