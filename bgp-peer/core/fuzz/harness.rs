@@ -258,7 +258,6 @@ impl Life {
         if let Some(RouteKey::Vpn(route)) = vpn.first().map(|view| view.key) {
             let _ = self.rib.explain(VrfId(1), route.prefix);
         }
-        assert!(self.rib.snapshot_imported().len() <= MOST_PATHS);
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod rib_pair;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bgp_core::wire::community::Community;
 use bgp_core::{
@@ -266,50 +266,4 @@ fn memberships_are_kept_over_a_restart() {
     a.handle_timeout(now + seconds(360));
     assert_eq!(a.peer_counts(PEER).unwrap().memberships_received, 0);
     assert!(a.poll_timeout().is_none());
-}
-
-#[test]
-fn saved_routes_serve_as_stale_until_the_neighbor_has_sent_its_own() {
-    let now = Instant::now();
-    let (mut a, b) = pair(now);
-    let saved = b.snapshot_imported();
-    assert_eq!(saved.len(), 2);
-
-    let mut b = rib(2);
-    b.set_imports(imports(&[(0, &[RED])]), now);
-    let neighbors = [(PEER, policy(1))];
-    let until = now + Duration::from_secs(1000);
-    assert_eq!(b.restore_imported(&saved, &[(PEER, policy(9))], until, now), 0, "no neighbor any more");
-    assert_eq!(b.restore_imported(&saved, &neighbors, until, now), 1, "one has NO_LLGR");
-    assert_eq!(events(&mut b).len(), 1);
-    assert_eq!(b.poll_timeout(), Some(until));
-
-    // F bits say nothing: it was we who restarted.
-    a.peer_down(PEER, PeerDown::Purge, now);
-    connect_gr(&mut a, &mut b, FamilySet::EMPTY, now);
-    assert_eq!(vpn_routes(&b).len(), 1);
-    settle(&mut a, &mut b, now);
-    assert_eq!(vpn_routes(&b).len(), 2);
-    assert!(
-        vpn_routes(&b)
-            .iter()
-            .all(|view| !view.is_stale && !view.communities.contains(&Community::LLGR_STALE))
-    );
-    assert_eq!(events(&mut b).len(), 1, "only the one that was not there");
-}
-
-#[test]
-fn saved_routes_end_and_nonsense_is_left_out() {
-    let now = Instant::now();
-    let (_, b) = pair(now);
-    let mut saved = b.snapshot_imported();
-    saved.retain(|route| route.prefix.to_string().contains("10.0.0.1"));
-    let mut broken = saved[0].clone();
-    broken.attributes.truncate(broken.attributes.len() - 1);
-    let mut b = rib(2);
-    b.set_imports(imports(&[(0, &[RED])]), now);
-    assert_eq!(b.restore_imported(&[broken], &[(PEER, policy(1))], now + seconds(5), now), 0);
-    assert_eq!(b.restore_imported(&saved, &[(PEER, policy(1))], now + seconds(5), now), 1);
-    b.handle_timeout(now + seconds(5));
-    assert_eq!((b.counts().routes, b.poll_timeout()), (0, None));
 }

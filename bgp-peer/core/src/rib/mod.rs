@@ -28,7 +28,6 @@ pub mod decision;
 mod explain;
 mod import;
 mod memory;
-mod persist;
 mod receive;
 mod reflect;
 mod rtc;
@@ -54,7 +53,6 @@ pub use config::{
 };
 pub use explain::{ExplainedPath, Explanation, NotAdvertised};
 pub use memory::{MemoryPart, MemoryReport};
-pub use persist::SavedRoute;
 pub use view::{PeerCounts, RibCounts, RouteKey, RouteQuery, RouteScope, RouteView, RtcView};
 
 use adj_out::AdjOut;

@@ -28,8 +28,6 @@ pub(super) struct StaleFamily {
     pub(super) long_lived: Duration,
     /// What has come.
     pub(super) is_long_lived: bool,
-    /// It was we who went away, so that the neighbor's F bit says nothing.
-    pub(super) is_restored: bool,
 }
 
 impl Rib {
@@ -56,7 +54,7 @@ impl Rib {
                     Some(first) => first.until.saturating_duration_since(until),
                     None => extra.unwrap_or_default(),
                 };
-                StaleFamily { family, until, long_lived, is_long_lived: false, is_restored: false }
+                StaleFamily { family, until, long_lived, is_long_lived: false }
             }));
         }
         let is_long = |family| long_lived.iter().any(|(long, time)| *long == family && !time.is_zero());
@@ -98,9 +96,7 @@ impl Rib {
                 stale.until = stale.until.min(now + STALE);
             }
         }
-        let is_lost = |stale: &&StaleFamily| {
-            !families.contains(stale.family) || !(stale.is_restored || kept.contains(stale.family))
-        };
+        let is_lost = |stale: &&StaleFamily| !families.contains(stale.family) || !kept.contains(stale.family);
         let lost: Vec<Family> = sender.stale.iter().filter(is_lost).map(|stale| stale.family).collect();
         lost.into_iter().for_each(|family| self.sweep(peer, family));
         if !families.contains(Family::Rtc) {
