@@ -30,7 +30,7 @@ pub enum DataplaneError {
         source: io::Error,
     },
     /// The interface of a port does not exist, here and now.
-    #[error("open port {port}: there is no interface {interface}")]
+    #[error("there is no interface {interface}")]
     NoInterface {
         /// The port.
         port: PortId,

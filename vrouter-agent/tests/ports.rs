@@ -529,6 +529,39 @@ fn a_tap_that_vanishes_is_withdrawn_and_comes_back_by_itself() {
 }
 
 #[test]
+fn a_tap_that_is_not_there_yet_waits_visibly_and_joins_when_it_appears() {
+    let mut node = Node::new();
+    let request = tap(&mut node, "tap1", "city", &["10.1.1.1", "fd00::7"]);
+    node.links.clear();
+    let port = node.attach(request.clone()).unwrap();
+    assert!(port.waits.as_deref().is_some_and(|why| why.contains("vrtap1")), "{port:?}");
+    assert!(node.disk.contains_key(&port.port), "it is acknowledged, so it is on disk");
+    assert!(node.advertised.is_empty() && node.open.is_empty() && node.host_routes.is_empty());
+    assert!(
+        node.overlay.problems().iter().any(|problem| problem.contains("waits") && problem.contains("vrtap1"))
+    );
+    assert_eq!(node.attach(request.clone()).unwrap(), port, "asked again, it still waits");
+    let mut node = node.restart(CONFIG, "boot-1");
+    assert!(node.advertised.is_empty() && node.open.is_empty());
+    node.links.insert("vrtap1".to_owned());
+    node.handle(Event::LinkAdded("vrtap1".to_owned()));
+    assert_eq!((node.open.len(), node.advertised.len(), node.host_routes.len()), (1, 2, 2));
+    let again = node.attach(request).unwrap();
+    assert_eq!((again.waits, again.label, again.port), (None, port.label, port.port));
+    node.detach("tap1").unwrap();
+    node.assert_nothing_left();
+}
+
+#[test]
+fn a_pod_without_its_interface_is_refused() {
+    let mut node = Node::new();
+    let request = pod(&mut node, "c1", "city-a");
+    node.links.clear();
+    assert_eq!(node.attach(request).unwrap_err().kind, agent_api::ErrorKind::NotFound);
+    node.assert_nothing_left();
+}
+
+#[test]
 fn a_workloads_mtu_is_what_the_largest_tunnel_header_leaves() {
     for (mtu, wanted, expected) in
         [(1500, None, 1468), (1500, Some(9000), 1468), (1500, Some(1400), 1400), (1420, None, 1388)]

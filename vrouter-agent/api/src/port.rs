@@ -3,6 +3,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use serde::{Deserialize, Serialize};
 use vrouter_types::{Label, MacAddr, PortId, Prefix};
 
+use crate::VmServices;
+
 /// What a port is called by whoever made it. A second attach with the same key is the same port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,6 +67,82 @@ pub struct AttachPort {
     /// An MTU smaller than the one that fits the tunnels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Further MAC addresses that the workload may send from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub macs: Vec<MacAddr>,
+    /// Addresses that the workload may hold beside its own, as a virtual router address. One that is a single address
+    /// is advertised: with local preference 200 where the workload showed that it holds it, with 100 elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<AddressPair>,
+    /// The DSCP of its tunnel packets, over the VRF's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// The local preference of its routes, over the VRF's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_pref: Option<u32>,
+    /// The port is a sub-port: the frames of the host's interface that carry this 802.1Q tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
+    /// The security groups it is in. Absent: no policy, all may pass. Empty: nothing may, neither in nor out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+    /// Addresses of other VRFs that stand for one of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floating_ips: Vec<FloatingIp>,
+    /// What DHCP, router advertisements and metadata tell the workload. Absent: these are not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmServices>,
+}
+
+impl AttachPort {
+    /// A port with nothing but what each must have.
+    pub fn new(key: PortKey, kind: PortKind, host_interface: String, mac: MacAddr) -> AttachPort {
+        AttachPort {
+            key,
+            kind,
+            host_interface,
+            mac,
+            netns: None,
+            namespace: None,
+            name: None,
+            vrf: None,
+            configured_vrf: None,
+            addresses: Vec::new(),
+            prefixes: Vec::new(),
+            mtu: None,
+            macs: Vec::new(),
+            allowed: Vec::new(),
+            dscp: None,
+            local_pref: None,
+            vlan: None,
+            security_groups: None,
+            floating_ips: Vec::new(),
+            vm: None,
+        }
+    }
+}
+
+/// Addresses that a workload may send from, as neutron's allowed address pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddressPair {
+    /// The addresses.
+    pub prefix: Prefix,
+    /// The MAC address that it sends them from; absent: any of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddr>,
+}
+
+/// An address of another VRF that stands for one of the workload's own: one to one, both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FloatingIp {
+    /// What others see, advertised in `vrf`.
+    pub address: IpAddr,
+    /// The workload's own address of the same family.
+    pub fixed: IpAddr,
+    /// The VRF in which others see it.
+    pub vrf: String,
 }
 
 /// What a port got.
@@ -87,6 +165,9 @@ pub struct AttachedPort {
     pub gateway6: Ipv6Addr,
     /// The gateway's MAC address, for a permanent neighbour entry.
     pub gateway_mac: MacAddr,
+    /// Why the port does not forward yet: a virtual machine's tap that is not there. It joins when it appears.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
 }
 
 /// Takes a port away. Unknown ports are no error: the caller wants it gone, and it is.

@@ -1,10 +1,10 @@
 //! An effect failed: what was half done is undone, what does not depend on it goes on.
 
-use agent_api::{ApiError, ErrorKind};
+use agent_api::{ApiError, AttachedPort, ErrorKind, PortKind};
 use vrouter_types::PortId;
 
 use super::Overlay;
-use crate::event::{CallId, Effect};
+use crate::event::{Answer, CallId, Effect};
 
 impl Overlay {
     pub(super) fn effect_failed(
@@ -53,9 +53,16 @@ impl Overlay {
             | Effect::Originate(_) => {}
         }
         match self.attaching.take() {
-            Some((call, id)) => self.undo_attach(call, id, error, &undone),
-            None => self.go_on(&failed, error, undone),
+            Some((call, id)) if !self.may_wait(&failed, &error) => self.undo_attach(call, id, error, &undone),
+            _ => self.go_on(&failed, error, undone),
         }
+    }
+
+    /// A virtual machine's tap may be made after its port: the port waits for it, which is no failure of the attach.
+    fn may_wait(&self, failed: &Effect, error: &ApiError) -> bool {
+        let Effect::OpenPort { port, .. } = failed else { return false };
+        let is_tap = |port: &super::Port| port.saved.request.kind == PortKind::Tap;
+        error.kind == ErrorKind::NotFound && self.ports.get(port).is_some_and(is_tap)
     }
 
     /// The port that was being attached goes, and its caller hears why. Whatever else was to be done is done.
@@ -92,7 +99,11 @@ impl Overlay {
             None => Effect::RemoveHostRoute(*address),
         }));
         let rest = undone.into_iter().filter(|effect| !is_stale(effect)).collect();
-        effects.extend(answered(rest, &error));
+        effects.extend(if self.may_wait(failed, &error) {
+            waiting(rest, &error.message)
+        } else {
+            answered(rest, &error)
+        });
         effects
     }
 }
@@ -102,6 +113,18 @@ impl Overlay {
 fn forget_failed(undone: Vec<Effect>, error: &ApiError) -> Vec<Effect> {
     let spooled = |effect: &Effect| matches!(effect, Effect::RemoveSpooled { .. });
     answered(undone.into_iter().filter(|effect| !spooled(effect)).collect(), error)
+}
+
+/// The answers stay, and say that the port waits.
+fn waiting(effects: Vec<Effect>, why: &str) -> Vec<Effect> {
+    let say = |effect| match effect {
+        Effect::Answer { call, answer: Ok(Answer::Attached(attached)) } => {
+            let attached = AttachedPort { waits: Some(why.to_owned()), ..attached };
+            Effect::Answer { call, answer: Ok(Answer::Attached(attached)) }
+        }
+        effect => effect,
+    };
+    effects.into_iter().map(say).collect()
 }
 
 /// Turns the answers among the effects into refusals.

@@ -120,6 +120,7 @@ impl Port {
             gateway4: gateway.v4,
             gateway6: gateway.v6,
             gateway_mac: gateway.mac,
+            waits: None,
         }
     }
 }

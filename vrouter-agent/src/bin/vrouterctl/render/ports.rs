@@ -80,6 +80,9 @@ pub(crate) fn attached(interface: &str, reply: &AttachedPort) -> String {
         reply.gateway6,
         reply.gateway_mac
     );
+    if let Some(why) = &reply.waits {
+        let _ = writeln!(text, "It waits: {why}. It forwards as soon as {interface} appears");
+    }
     text
 }
 
@@ -152,10 +155,14 @@ The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or an
             gateway4: "169.254.1.1".parse().unwrap(),
             gateway6: "fe80::1".parse().unwrap(),
             gateway_mac: MacAddr::GATEWAY,
+            waits: None,
         };
         let expected = "tap0 is port 3 in VRF smart, label 19, MTU 1468\n\
                         Addresses 10.0.0.9, fd00::9; gateways 169.254.1.1 and fe80::1 at 00:00:5e:00:01:00\n";
         assert_eq!(attached("tap0", &reply), expected);
+        let waits = AttachedPort { waits: Some("there is no interface tap0".into()), ..reply };
+        let more = "It waits: there is no interface tap0. It forwards as soon as tap0 appears\n";
+        assert_eq!(attached("tap0", &waits), format!("{expected}{more}"));
         let gone = |existed| detached("tap0", &DetachedPort { existed, host_interface: None });
         assert_eq!(gone(true), "tap0 is no port any more\n");
         assert_eq!(gone(false), "tap0 was no port\n");
