@@ -76,19 +76,16 @@ pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
 pub(crate) fn request(call: &Call, addresses: Vec<IpAddr>) -> Result<AttachPort, Error> {
     let key = call.key();
     let arg = |name: &str| call.env.args.get(name).filter(|value| !value.is_empty()).cloned();
+    let host_interface = name::host_interface(&key);
     Ok(AttachPort {
-        host_interface: name::host_interface(&key),
-        mac: pod_mac(call)?,
-        kind: PortKind::Pod,
         netns: Some(call.env.netns.clone()),
         namespace: arg("K8S_POD_NAMESPACE"),
         name: arg("K8S_POD_NAME"),
         vrf: call.conf.annotated_vrf.clone(),
         configured_vrf: call.conf.vrf.clone(),
         addresses,
-        prefixes: Vec::new(),
         mtu: call.conf.mtu,
-        key,
+        ..AttachPort::new(key, PortKind::Pod, host_interface, pod_mac(call)?)
     })
 }
 

@@ -81,8 +81,8 @@ impl Node {
             self.fib.host.insert(*address, id);
         }
         let mac = mac.parse()?;
-        let (vrf, mtu, prefixes) = (VrfId(0), self.mtu, Vec::new());
-        self.fib.insert_port(Arc::new(Port { id, vrf, mac, macs: Vec::new(), addresses, prefixes, mtu }));
+        let mtu = self.mtu;
+        self.fib.insert_port(Arc::new(Port { addresses, mtu, ..Port::new(id, VrfId(0), mac) }));
         self.fib.ilm.insert(Label::new(label.parse()?)?, id);
         self.interfaces.push(interface);
         Ok(())
@@ -100,8 +100,8 @@ impl Node {
     }
 
     fn run(mut self) -> Result<(), Failure> {
-        let (id, name, host_open) = (VrfId(0), "static".to_owned(), true);
-        self.fib.insert_vrf(Arc::new(Vrf { id, name, routes: self.routes, host_open, dscp: None }));
+        let vrf = Vrf { routes: self.routes, host_open: true, ..Vrf::new(VrfId(0), "static") };
+        self.fib.insert_vrf(Arc::new(vrf));
         let remotes: Vec<IpAddr> = self.fib.tunnels.iter().flatten().map(|tunnel| tunnel.remote).collect();
         let dataplane = Dataplane::start(self.config, Arc::new(self.fib))?;
         dataplane.set_underlay(self.underlay)?;

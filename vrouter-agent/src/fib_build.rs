@@ -81,11 +81,10 @@ impl FibBuilder {
             routes.insert(entry.prefix, fib_route(&entry.target));
         }
         let built = Arc::new(Vrf {
-            id: vrf.id,
-            name: vrf.config.name.clone(),
             routes,
             host_open: vrf.config.host_open,
             dscp: vrf.config.dscp,
+            ..Vrf::new(vrf.id, vrf.config.name.clone())
         });
         self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
         built
@@ -94,14 +93,16 @@ impl FibBuilder {
 
 fn fib_port(port: &overlay::Port) -> Port {
     let saved = &port.saved;
+    let request = &saved.request;
     Port {
-        id: saved.port,
-        vrf: port.vrf,
-        mac: saved.request.mac,
-        macs: Vec::new(),
+        macs: request.macs.clone(),
         addresses: saved.addresses.clone(),
-        prefixes: saved.request.prefixes.clone(),
+        prefixes: request.prefixes.clone(),
         mtu: saved.mtu,
+        allowed: request.allowed.iter().map(|pair| (pair.prefix, pair.mac)).collect(),
+        dscp: request.dscp,
+        vlan: request.vlan,
+        ..Port::new(saved.port, port.vrf, request.mac)
     }
 }
 

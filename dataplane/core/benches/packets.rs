@@ -59,8 +59,7 @@ fn fib(routes: u32) -> Fib {
     let mut fib = Fib::new();
     fib.generation = 1;
     let addresses = vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
-    let (macs, prefixes) = (Vec::new(), Vec::new());
-    let port = Port { id: PORT, vrf: VrfId(0), mac: MacAddr(MAC), macs, addresses, prefixes, mtu: 1468 };
+    let port = Port { addresses, mtu: 1468, ..Port::new(PORT, VrfId(0), MacAddr(MAC)) };
     fib.insert_port(Arc::new(port));
     fib.ilm.insert(label(16), PORT);
     for id in 0..2u8 {
@@ -68,8 +67,7 @@ fn fib(routes: u32) -> Fib {
         fib.sources.insert(tunnel.remote);
         fib.insert_tunnel(TunnelId(id.into()), tunnel);
     }
-    let mut vrf =
-        Vrf { id: VrfId(0), name: "bench".into(), routes: Default::default(), host_open: false, dscp: None };
+    let mut vrf = Vrf::new(VrfId(0), "bench");
     for index in 0..routes {
         let hops: Box<[Hop]> = if index % 8 == 0 {
             [0, 1].map(|id| Hop { tunnel: TunnelId(id), label: label(100 + id) }).into()

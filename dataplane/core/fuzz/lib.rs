@@ -44,13 +44,11 @@ impl Node {
             }
             let mac = MacAddr([2, 0, 0, 0, 0, last]);
             let port = Port {
-                id: PortId(id),
-                vrf: VrfId(0),
-                mac,
                 macs: vec![MacAddr([2, 0, 0, 0, 0, 9])],
                 addresses,
                 prefixes: vec!["10.9.0.0/16".parse().unwrap()],
                 mtu: self.port_mtu,
+                ..Port::new(PortId(id), VrfId(0), mac)
             };
             fib.insert_port(Arc::new(port));
             fib.ilm.insert(Label::new(16 + id).unwrap(), PortId(id));
@@ -70,11 +68,9 @@ impl Node {
 
     fn vrf(&self) -> Vrf {
         let mut vrf = Vrf {
-            id: VrfId(0),
-            name: "fuzz".into(),
-            routes: Default::default(),
             host_open: self.host_open,
             dscp: self.dscp.map(|dscp| dscp & 63),
+            ..Vrf::new(VrfId(0), "fuzz")
         };
         let hop = |tunnel| Hop { tunnel: TunnelId(tunnel), label: Label::new(100 + tunnel).unwrap() };
         let tunnels = Route::Tunnel([hop(0), hop(1)].into());

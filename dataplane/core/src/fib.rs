@@ -5,16 +5,21 @@
 
 mod ilm;
 mod routes;
+mod services;
 mod sources;
 
 pub use ilm::Ilm;
 pub use routes::{Hop, Route, RouteTable};
+pub use services::{ServiceTargets, Services};
 pub use sources::{HostFib, Sources};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use vrouter_types::{Encap, MacAddr, PortId, Prefix, VrfId};
+
+use crate::nat::{Snat, StaticNat};
+use crate::policy::Policy;
 
 /// All that decides where packets go.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +40,8 @@ pub struct Fib {
     pub sources: Sources,
     /// What the host may reach.
     pub host: HostFib,
+    /// Where the agent serves workloads.
+    pub services: ServiceTargets,
 }
 
 impl Fib {
@@ -123,9 +130,40 @@ pub struct Port {
     pub prefixes: Vec<Prefix>,
     /// The largest IP packet that the workload takes.
     pub mtu: u16,
+    /// Further addresses that the workload may use; with a MAC address, only from that one.
+    pub allowed: Vec<(Prefix, Option<MacAddr>)>,
+    /// The DSCP of its tunnel packets, over its VRF's.
+    pub dscp: Option<u8>,
+    /// What may pass; `None`: all.
+    pub policy: Option<Arc<Policy>>,
+    /// Addresses of other VRFs that stand for its own.
+    pub nat: Vec<StaticNat>,
+    /// What we serve the workload ourselves.
+    pub services: Option<Arc<Services>>,
+    /// It is a sub-port: its frames carry this 802.1Q tag on their interface.
+    pub vlan: Option<u16>,
 }
 
 impl Port {
+    /// A port that has no address yet.
+    pub fn new(id: PortId, vrf: VrfId, mac: MacAddr) -> Port {
+        Port {
+            id,
+            vrf,
+            mac,
+            macs: Vec::new(),
+            addresses: Vec::new(),
+            prefixes: Vec::new(),
+            mtu: 1500,
+            allowed: Vec::new(),
+            dscp: None,
+            policy: None,
+            nat: Vec::new(),
+            services: None,
+            vlan: None,
+        }
+    }
+
     /// Whether the workload may send from this MAC address.
     pub fn has_mac(&self, mac: MacAddr) -> bool {
         self.mac == mac || self.macs.contains(&mac)
@@ -150,6 +188,16 @@ pub struct Vrf {
     pub host_open: bool,
     /// The DSCP of its tunnel packets (six bits); `None` copies the inner packet's (RFC 2983 §3). ECN is always copied.
     pub dscp: Option<u8>,
+    /// How its workloads reach, from an address of the node, what it has no route for; `None`: not at all.
+    pub snat: Option<Snat>,
+}
+
+impl Vrf {
+    /// A VRF that reaches nothing.
+    pub fn new(id: VrfId, name: impl Into<String>) -> Vrf {
+        let (name, routes) = (name.into(), RouteTable::default());
+        Vrf { id, name, routes, host_open: false, dscp: None, snat: None }
+    }
 }
 
 /// An index into [`Fib::tunnels`].

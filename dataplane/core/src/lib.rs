@@ -31,7 +31,9 @@ mod forward;
 pub mod frame;
 mod host_flows;
 mod limiter;
+pub mod nat;
 mod packet;
+pub mod policy;
 mod reply;
 pub mod segment;
 mod state;
@@ -42,10 +44,15 @@ pub mod trace;
 pub mod verdict;
 pub mod vnet;
 
-pub use fib::{Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, TunnelId, Vrf};
+pub use fib::{
+    Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, ServiceTargets, Services, Sources, Tunnel,
+    TunnelId, Vrf,
+};
 pub use forward::{Outer, from_host, from_port, from_underlay, too_big};
 pub use frame::Frame;
 pub use host_flows::HostFlows;
+pub use nat::{Snat, StaticNat};
+pub use policy::Policy;
 pub use state::{ReplyBuffer, State};
 pub use verdict::{DropReason, Push, ReplyTo, Verdict};
 pub use vnet::{Gso, VnetHeader};

@@ -34,13 +34,17 @@ mod port;
 mod show;
 mod show_agent;
 mod show_bgp;
+mod vm;
 
 pub use client::{Client, ClientError, ProtocolError};
 pub use error::{ApiError, ErrorKind};
-pub use port::{AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, PortKind};
+pub use port::{
+    AddressPair, AttachPort, AttachedPort, DetachPort, DetachedPort, FloatingIp, PortKey, PortKind,
+};
 pub use show::*;
 pub use show_agent::*;
 pub use show_bgp::*;
+pub use vm::{Subnet, VmServices};
 
 /// Where the agent listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/vrouter/agent.sock";

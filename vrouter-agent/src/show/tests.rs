@@ -42,19 +42,14 @@ fn empty() -> Overlay {
 }
 
 fn attach(overlay: &mut Overlay, interface: &str, vrf: &str, address: &str) {
+    let key = PortKey { container: interface.into(), interface: "eth0".into() };
+    let mac = "02:00:00:00:00:01".parse().unwrap();
     let request = AttachPort {
-        key: PortKey { container: interface.into(), interface: "eth0".into() },
-        kind: PortKind::Tap,
-        host_interface: interface.into(),
-        mac: "02:00:00:00:00:01".parse().unwrap(),
-        netns: None,
         namespace: Some("city-1".into()),
         name: Some("sensor".into()),
         vrf: Some(vrf.into()),
-        configured_vrf: None,
         addresses: vec![address.parse().unwrap()],
-        prefixes: vec![],
-        mtu: None,
+        ..AttachPort::new(key, PortKind::Tap, interface.into(), mac)
     };
     overlay.apply(Event::Attach { call: CallId(1), request, now: Millis(1) });
 }

@@ -14,18 +14,13 @@ fn saved(port: u32) -> SavedPort {
         sequence: u64::from(port),
         boot_id: "a".to_owned(),
         request: AttachPort {
-            key: PortKey { container: format!("c{port}"), interface: "eth0".to_owned() },
-            kind: PortKind::Pod,
-            host_interface: format!("vr{port}"),
-            mac: "02:00:00:00:00:01".parse().unwrap(),
             netns: Some("/run/netns/x".to_owned()),
-            namespace: None,
-            name: None,
-            vrf: None,
-            configured_vrf: None,
-            addresses: Vec::new(),
-            prefixes: Vec::new(),
-            mtu: None,
+            ..AttachPort::new(
+                PortKey { container: format!("c{port}"), interface: "eth0".to_owned() },
+                PortKind::Pod,
+                format!("vr{port}"),
+                "02:00:00:00:00:01".parse().unwrap(),
+            )
         },
     }
 }

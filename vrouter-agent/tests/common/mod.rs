@@ -275,18 +275,9 @@ pub fn pod(node: &mut Node, container: &str, namespace: &str) -> AttachPort {
     let host_interface = format!("vr{container}");
     node.links.insert(host_interface.clone());
     AttachPort {
-        key: key(container),
-        kind: PortKind::Pod,
-        host_interface,
-        mac: "02:00:00:00:00:01".parse().unwrap(),
         netns: Some(format!("/run/netns/{container}")),
         namespace: Some(namespace.to_owned()),
-        name: None,
-        vrf: None,
-        configured_vrf: None,
-        addresses: Vec::new(),
-        prefixes: Vec::new(),
-        mtu: None,
+        ..AttachPort::new(key(container), PortKind::Pod, host_interface, "02:00:00:00:00:01".parse().unwrap())
     }
 }
 

@@ -102,12 +102,11 @@ fn power_routes() -> Vec<(&'static str, Route)> {
 fn port(fib: &mut Fib, id: PortId, vrf: u32, addresses: &[&str], mtu: u16) {
     let addresses = addresses.iter().map(|addr| addr.parse().unwrap()).collect();
     let mac = MacAddr(mac(id));
-    let (vrf, macs, prefixes) = (VrfId(vrf), Vec::new(), Vec::new());
-    fib.insert_port(Arc::new(Port { id, vrf, mac, macs, addresses, prefixes, mtu }));
+    fib.insert_port(Arc::new(Port { addresses, mtu, ..Port::new(id, VrfId(vrf), mac) }));
 }
 
 fn vrf(fib: &mut Fib, id: u32, name: &str, host_open: bool, routes: &[(&str, Route)]) {
-    let mut vrf = Vrf { id: VrfId(id), name: name.into(), routes: Default::default(), host_open, dscp: None };
+    let mut vrf = Vrf { host_open, ..Vrf::new(VrfId(id), name) };
     for (prefix, route) in routes {
         vrf.routes.insert(prefix.parse().unwrap(), route.clone());
     }

@@ -187,18 +187,12 @@ fn tap_key(interface: &str) -> PortKey {
 
 fn attachment(add: &PortAdd) -> AttachPort {
     AttachPort {
-        key: tap_key(&add.interface),
-        kind: PortKind::Tap,
-        host_interface: add.interface.clone(),
-        mac: add.mac,
-        netns: None,
-        namespace: None,
         name: add.name.clone(),
         vrf: Some(add.vrf.clone()),
-        configured_vrf: None,
         addresses: add.addresses.clone(),
         prefixes: add.prefixes.clone(),
         mtu: add.mtu,
+        ..AttachPort::new(tap_key(&add.interface), PortKind::Tap, add.interface.clone(), add.mac)
     }
 }
 
