@@ -58,6 +58,7 @@ async fn main() -> Result<(), Failure> {
             as_path_prepend: Vec::new(),
             communities: Vec::new(),
             large_communities: Vec::new(),
+            hash_order: None,
         };
         speaker.originate(route).await;
     }

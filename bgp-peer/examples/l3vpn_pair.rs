@@ -78,6 +78,7 @@ async fn main() -> Result<(), Failure> {
             as_path_prepend: Vec::new(),
             communities: Vec::new(),
             large_communities: Vec::new(),
+            hash_order: None,
         })
         .await;
     print_until_route("datacenter", &mut events).await;

@@ -53,6 +53,7 @@ fn feed(routes: u32, per_set: u32) -> Vec<Vec<u8>> {
             as_path: &[],
             communities: &[],
             large_communities: &[],
+            hash_order: None,
         };
         let (mut octets, mut exported, mut out) = (Vec::new(), Vec::new(), BytesMut::new());
         local.canonical(&mut octets);

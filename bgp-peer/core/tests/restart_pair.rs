@@ -45,6 +45,7 @@ fn route(number: u8) -> LocalRoute {
         as_path_prepend: Vec::new(),
         communities: Vec::new(),
         large_communities: Vec::new(),
+        hash_order: None,
     }
 }
 

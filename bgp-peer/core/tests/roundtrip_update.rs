@@ -394,6 +394,7 @@ fn packing_is_within_two_percent_of_the_least_possible() {
                     as_path_prepend: Vec::new(),
                     communities: Vec::new(),
                     large_communities: Vec::new(),
+                    hash_order: None,
                 }
             })
             .collect();
@@ -417,6 +418,7 @@ fn a_set_too_large_for_a_message_is_not_sent_and_blocks_nothing() {
         as_path_prepend: Vec::new(),
         communities: Vec::new(),
         large_communities: Vec::new(),
+        hash_order: None,
     };
     let small = LocalRoute {
         prefix: "65000:1:10.0.0.2/32".parse().unwrap(),

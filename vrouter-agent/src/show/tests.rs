@@ -250,6 +250,7 @@ async fn bgp_views_become_frrs_words() {
         as_path_prepend: Vec::new(),
         communities: Vec::new(),
         large_communities: Vec::new(),
+        hash_order: None,
     };
     let imports = vec![bgp_peer::VrfImport { vrf: VrfId(0), import: own.route_targets.clone() }];
     speaker.set_imports(imports).await;

@@ -53,6 +53,8 @@ pub struct LocalRoute {
     pub communities: Vec<Community>,
     /// LARGE_COMMUNITY.
     pub large_communities: Vec<LargeCommunity>,
+    /// Its place among equally good routes for consistent hashing; absent: not sent.
+    pub hash_order: Option<u32>,
 }
 
 /// What is known about a neighbor beside its session and concerns its routes.

@@ -168,6 +168,7 @@ impl Rib {
             as_path: &route.as_path_prepend,
             communities: &route.communities,
             large_communities: &route.large_communities,
+            hash_order: route.hash_order,
         };
         attributes.canonical(&mut self.scratch.octets);
         let id = self.attrs.intern(&self.scratch.octets);

@@ -304,6 +304,7 @@ fn membership_attributes(cluster_list: Option<&[u8]>, config: &RibConfig, scratc
         as_path: &[],
         communities: &[],
         large_communities: &[],
+        hash_order: None,
     };
     attributes.canonical(&mut scratch.octets);
     if let Some(list) = cluster_list {

@@ -78,6 +78,27 @@ pub fn encap_communities(encaps: EncapSet) -> impl Iterator<Item = ExtCommunity>
         .map(|(_, tunnel_type)| [0x03, 0x0c, 0, 0, 0, 0, 0, *tunnel_type])
 }
 
+/// The community that says where a route stands among equally good ones, for those that hash flows consistently over
+/// them (Consistent Hash Sort Order, draft-ietf-bess-service-chaining; IANA 0x03, 0x14).
+///
+/// ```text
+/// | 0x03 | 0x14 | sort order (4) | reserved (2) |
+/// ```
+pub fn hash_order_community(order: u32) -> ExtCommunity {
+    let [a, b, c, d] = order.to_be_bytes();
+    [0x03, HASH_ORDER, a, b, c, d, 0, 0]
+}
+
+/// The sort order among the communities of a route; the first counts.
+pub fn hash_order(octets: &[u8]) -> Option<u32> {
+    ext_communities(octets).find_map(|community| match community {
+        [0x03, HASH_ORDER, a, b, c, d, _, _] => Some(u32::from_be_bytes([a, b, c, d])),
+        _ => None,
+    })
+}
+
+const HASH_ORDER: u8 = 0x14;
+
 fn encap_of_tunnel_type(tunnel_type: u16) -> Option<Encap> {
     match u8::try_from(tunnel_type).ok()? {
         GRE | MPLS_IN_GRE => Some(Encap::MplsOverGre),
@@ -116,6 +137,14 @@ mod tests {
     fn a_route_that_names_only_unknown_types_is_not_usable() {
         assert!(!named_encaps(&octets(&[8])).is_usable());
         assert!(named_encaps(&[0, 2, 0xfd, 0xe8, 0, 0, 0, 1]).is_usable(), "none named");
+    }
+
+    #[test]
+    fn the_hash_order_is_read_as_it_is_sent() {
+        let sent = hash_order_community(7);
+        assert_eq!(sent, [0x03, 0x14, 0, 0, 0, 7, 0, 0]);
+        assert_eq!(hash_order(&[octets(&[13]), sent.to_vec()].concat()), Some(7));
+        assert_eq!(hash_order(&octets(&[13])), None);
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub(crate) fn route(prefix: &str, label: u32, targets: &[&str]) -> LocalRoute {
         as_path_prepend: Vec::new(),
         communities: Vec::new(),
         large_communities: Vec::new(),
+        hash_order: None,
     }
 }
 

@@ -84,6 +84,7 @@ fn is_advertised(case: &Value) -> bool {
         as_path_prepend: Vec::new(),
         communities: Vec::new(),
         large_communities: Vec::new(),
+        hash_order: None,
     };
     rib.originate(route, now);
     let policy = PeerPolicy::new(PEER.into());

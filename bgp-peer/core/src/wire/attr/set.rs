@@ -12,7 +12,7 @@ use vrouter_types::{Asn, EncapSet, RouteTarget};
 
 use crate::wire::as_path::AsPath;
 use crate::wire::community::{Community, LargeCommunity, communities};
-use crate::wire::ext_community::{self, NamedEncaps, encap_communities, named_encaps};
+use crate::wire::ext_community::{self, NamedEncaps, encap_communities, hash_order_community, named_encaps};
 use crate::{Family, Negotiated};
 
 use super::check::{Attributes, Origin};
@@ -109,6 +109,8 @@ pub struct LocalAttributes<'a> {
     pub communities: &'a [Community],
     /// LARGE_COMMUNITY.
     pub large_communities: &'a [LargeCommunity],
+    /// Consistent Hash Sort Order.
+    pub hash_order: Option<u32>,
 }
 
 impl LocalAttributes<'_> {
@@ -122,6 +124,7 @@ impl LocalAttributes<'_> {
             .into_iter()
             .map(RouteTarget::octets)
             .chain(encap_communities(self.encaps))
+            .chain(self.hash_order.map(hash_order_community))
             .flatten()
             .collect();
         let mut as_path = Vec::new();
