@@ -8,22 +8,24 @@
 //! The agent is tried first, so that without one nothing was done. When it answers AttachPort, the port is on disk, forwards
 //! and is advertised; the pod's side is all that is left.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use agent_api::client::ClientError;
 use agent_api::{AttachPort, AttachedPort, Client, PortKind};
 use serde_json::Value;
-use vrouter_types::MacAddr;
+use vrouter_types::{MacAddr, Prefix};
 
 use crate::call::Call;
-use crate::conf::{MIN_IPV6_MTU, parse_address, parse_mac};
+use crate::conf::MIN_IPV6_MTU;
 use crate::error::Error;
+use crate::ipam::Leased;
 use crate::netns::Netns;
 use crate::offload::Ethtool;
 use crate::result::Made;
 use crate::undo::Undo;
 use crate::veth::{Links, Pair};
+use crate::wishes::Wishes;
 use crate::{detach, ipam, name};
 
 /// For the agent's answer; with a delegate's ten seconds all of ADD stays far below the runtime's two minutes.
@@ -73,37 +75,40 @@ pub(crate) fn open_netns(call: &Call) -> Result<Netns, Error> {
 }
 
 /// What the agent is asked for; CHECK asks for the same.
-pub(crate) fn request(call: &Call, addresses: Vec<IpAddr>) -> Result<AttachPort, Error> {
+pub(crate) fn request(call: &Call, wishes: &Wishes, addresses: Vec<IpAddr>) -> AttachPort {
     let key = call.key();
     let arg = |name: &str| call.env.args.get(name).filter(|value| !value.is_empty()).cloned();
     let host_interface = name::host_interface(&key);
-    Ok(AttachPort {
+    let mac = wishes.mac.unwrap_or_else(|| name::pod_mac(&key));
+    AttachPort {
         netns: Some(call.env.netns.clone()),
         namespace: arg("K8S_POD_NAMESPACE"),
         name: arg("K8S_POD_NAME"),
-        vrf: call.conf.annotated_vrf.clone(),
+        vrf: wishes.vrf.clone(),
         configured_vrf: call.conf.vrf.clone(),
         addresses,
         mtu: call.conf.mtu,
-        ..AttachPort::new(key, PortKind::Pod, host_interface, pod_mac(call)?)
-    })
-}
-
-/// The addresses that the runtime wants the pod to have: the capability, or CNI_ARGS as some runtimes still do.
-pub(crate) fn wanted_addresses(call: &Call) -> Result<Vec<IpAddr>, Error> {
-    if !call.conf.ips.is_empty() {
-        return Ok(call.conf.ips.clone());
+        ..AttachPort::new(key, PortKind::Pod, host_interface, mac)
     }
-    let text = call.env.args.get("IP").map_or("", String::as_str);
-    text.split(',').filter(|part| !part.is_empty()).map(parse_address).collect()
 }
 
-fn pod_mac(call: &Call) -> Result<MacAddr, Error> {
-    let wanted = match call.conf.mac {
-        Some(mac) => Some(mac),
-        None => parse_mac(call.env.args.get("MAC").map_or("", String::as_str))?,
-    };
-    Ok(wanted.unwrap_or_else(|| name::pod_mac(&call.key())))
+/// What the pod reaches through the interface: all, where it is the default one, and what is configured.
+pub(crate) fn destinations(call: &Call, leased: &[Prefix]) -> Vec<Prefix> {
+    let everywhere =
+        [Prefix::new(Ipv4Addr::UNSPECIFIED.into(), 0), Prefix::new(Ipv6Addr::UNSPECIFIED.into(), 0)];
+    let mut to: Vec<Prefix> =
+        if call.is_default() { everywhere.into_iter().flatten().collect() } else { Vec::new() };
+    for prefix in call.conf.routes.iter().chain(leased) {
+        if prefix.is_default() && !call.is_default() {
+            eprintln!(
+                "vrouter-cni: {} is not the default interface and gets no route to {prefix}",
+                call.env.ifname
+            );
+        } else if !to.contains(prefix) {
+            to.push(*prefix);
+        }
+    }
+    to
 }
 
 fn enter(netns: &Netns) -> Result<Pod, Error> {
@@ -118,16 +123,15 @@ fn wire(
     pod: &mut Pod,
     undo: &mut Undo<'_>,
 ) -> Result<Made, Error> {
-    let (addresses, mut dns) = match &call.conf.ipam {
+    let wishes = Wishes::of(call)?;
+    let leased = match &call.conf.ipam {
         Some(plugin) => {
             undo.delegated = true;
-            let leased = ipam::add(call, plugin)?;
-            (leased.addresses, leased.dns)
+            ipam::add(call, plugin)?
         }
-        None => (wanted_addresses(call)?, None),
+        None => Leased { addresses: wishes.addresses.clone(), ..Leased::default() },
     };
-    dns = call.conf.dns.clone().or(dns);
-    let request = request(call, addresses)?;
+    let request = request(call, &wishes, leased.addresses);
     let host_mac = name::host_mac(&request.key);
     let mut host = Links::open().map_err(Error::kernel("open netlink"))?;
     undo.made_link = true;
@@ -135,6 +139,7 @@ fn wire(
     let attached = attach(agent, &request, undo)?;
     let ifname = &call.env.ifname;
     let addresses = configure(call, netns, pod, &attached)?;
+    let routes = add_routes(call, pod, &addresses, &destinations(call, &leased.routes))?;
     let alias = alias(&call.conf.name, &request.key.to_string());
     host.label(&request.host_interface, &alias, attached.mtu)
         .map_err(Error::kernel(format!("set the MTU of {}", request.host_interface)))?;
@@ -147,7 +152,8 @@ fn wire(
         sandbox: call.env.netns.clone(),
         mtu: attached.mtu,
         addresses,
-        dns,
+        routes,
+        dns: wishes.dns.or_else(|| call.conf.dns.clone()).or(leased.dns),
     })
 }
 
@@ -260,9 +266,29 @@ fn configure(
     gateways.dedup();
     for gateway in gateways {
         pod.links.add_neighbour(index, gateway, attached.gateway_mac).map_err(doing("add the gateway of"))?;
-        pod.links.add_default_route(index, gateway).map_err(doing("add the default route of"))?;
     }
     Ok(addresses.iter().map(|address| (*address, gateway(address))).collect())
+}
+
+/// Through the gateway of each destination's family; of a family without an address there are none.
+fn add_routes(
+    call: &Call,
+    pod: &mut Pod,
+    addresses: &[(IpAddr, IpAddr)],
+    destinations: &[Prefix],
+) -> Result<Vec<(Prefix, IpAddr)>, Error> {
+    let ifname = &call.env.ifname;
+    let link = pod.links.find(ifname).map_err(Error::kernel(format!("look for {ifname}")))?;
+    let index = link.ok_or_else(|| Error::Answer(format!("{ifname} has vanished")))?.index;
+    let mut routes = Vec::new();
+    for to in destinations {
+        let gateway = addresses.iter().find(|(_, gateway)| gateway.is_ipv4() == to.is_ipv4());
+        let Some((_, gateway)) = gateway else { continue };
+        let doing = Error::kernel(format!("add the route to {to} through {ifname}"));
+        pod.links.add_route(index, *to, *gateway).map_err(doing)?;
+        routes.push((*to, *gateway));
+    }
+    Ok(routes)
 }
 
 #[cfg(test)]
@@ -271,10 +297,11 @@ mod tests {
     use crate::call::Env;
     use crate::conf::{Conf, Version};
 
-    fn call(conf: serde_json::Value, args: &[(&str, &str)]) -> Call {
-        let mut env =
-            Env { container: "c1".into(), ifname: "eth0".into(), netns: "/n".into(), ..Env::default() };
-        env.args = args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    fn call(ifname: &str, conf: serde_json::Value) -> Call {
+        let args = [("K8S_POD_NAMESPACE", "city"), ("K8S_POD_NAME", "sensor")];
+        let args = args.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let env =
+            Env { container: "c1".into(), ifname: ifname.into(), netns: "/n".into(), args, ..Env::default() };
         Call { env, conf: Conf::parse(Version::V1_0, conf, Vec::new()).unwrap() }
     }
 
@@ -282,8 +309,8 @@ mod tests {
     fn annotation_and_configuration_are_told_apart() {
         let conf = serde_json::json!({ "name": "n", "vrf": "conf", "mtu": 1400, "runtimeConfig":
             { "io.kubernetes.cri.pod-annotations": { "vrouter.dev/vrf": "annotated" } } });
-        let call = call(conf, &[("K8S_POD_NAMESPACE", "city"), ("K8S_POD_NAME", "sensor")]);
-        let request = request(&call, Vec::new()).unwrap();
+        let call = call("eth0", conf);
+        let request = request(&call, &Wishes::of(&call).unwrap(), Vec::new());
         assert_eq!(
             (request.vrf.as_deref(), request.configured_vrf.as_deref()),
             (Some("annotated"), Some("conf"))
@@ -293,14 +320,18 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_mac_may_come_with_the_arguments() {
-        let call = call(
-            serde_json::json!({ "name": "n" }),
-            &[("IP", "10.0.0.5/24,fd00::5"), ("MAC", "02:00:00:00:00:05")],
-        );
-        assert_eq!(wanted_addresses(&call).unwrap().len(), 2);
-        assert_eq!(request(&call, Vec::new()).unwrap().mac.to_string(), "02:00:00:00:00:05");
-        let bad = self::call(serde_json::json!({ "name": "n" }), &[("IP", "x"), ("MAC", "x")]);
-        assert!(wanted_addresses(&bad).is_err() && request(&bad, Vec::new()).is_err());
+    fn one_interface_has_the_default_route_and_the_others_what_is_configured() {
+        let to = |ifname: &str, rest: serde_json::Value| {
+            let mut conf =
+                serde_json::json!({ "name": "n", "routes": [{ "dst": "10.9.0.0/16", "gw": "10.9.0.1" }] });
+            conf.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            let leased = ["0.0.0.0/0", "10.9.0.0/16", "fd09::/48"].map(|text| text.parse().unwrap());
+            let to = destinations(&call(ifname, conf), &leased);
+            to.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(to("eth0", serde_json::json!({})), ["0.0.0.0/0", "::/0", "10.9.0.0/16", "fd09::/48"]);
+        assert_eq!(to("net1", serde_json::json!({})), ["10.9.0.0/16", "fd09::/48"]);
+        assert_eq!(to("net1", serde_json::json!({ "isDefaultGateway": true })).len(), 4);
+        assert_eq!(to("eth0", serde_json::json!({ "isDefaultGateway": false })).len(), 2);
     }
 }

@@ -83,6 +83,11 @@ impl Call {
     pub(crate) fn key(&self) -> PortKey {
         PortKey { container: self.env.container.clone(), interface: self.env.ifname.clone() }
     }
+
+    /// Whether the pod's default route goes through this interface.
+    pub(crate) fn is_default(&self) -> bool {
+        self.conf.is_default.unwrap_or(self.env.ifname == "eth0")
+    }
 }
 
 impl Env {

@@ -14,6 +14,7 @@ use crate::conf::parse_address;
 use crate::error::Error;
 use crate::netns::Netns;
 use crate::veth::Links;
+use crate::wishes::Wishes;
 use crate::{add, ipam, name};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ struct Expected {
 pub(crate) fn check(call: &Call) -> Result<(), Error> {
     let netns = add::open_netns(call)?;
     let expected = expect(call)?;
-    let attached = ask_agent(call)?;
+    let attached = ask_agent(call, &expected)?;
     if attached.addresses.iter().any(|address| !expected.addresses.contains(address)) {
         let (has, said) = (list(&attached.addresses), list(&expected.addresses));
         return Err(Error::Check(format!("the agent has the port at {has}, but ADD said {said}")));
@@ -62,11 +63,14 @@ fn expect(call: &Call) -> Result<Expected, Error> {
     Ok(Expected { mac: mac.and_then(|text| text.parse().ok()), addresses: addresses? })
 }
 
-fn ask_agent(call: &Call) -> Result<AttachedPort, Error> {
+fn ask_agent(call: &Call, expected: &Expected) -> Result<AttachedPort, Error> {
+    let wishes = Wishes::of(call)?;
     // With a delegate, the addresses are its choice, and prevResult is all that knows them.
-    let addresses =
-        if call.conf.ipam.is_some() { expect(call)?.addresses } else { add::wanted_addresses(call)? };
-    let request = add::request(call, addresses)?;
+    let addresses = match call.conf.ipam {
+        Some(_) => expected.addresses.clone(),
+        None => wishes.addresses.clone(),
+    };
+    let request = add::request(call, &wishes, addresses);
     Ok(Client::connect(&call.conf.socket, TIMEOUT)?.check(&request)?)
 }
 
@@ -93,6 +97,8 @@ fn check_pod(call: &Call, netns: &Netns, expected: &Expected, attached: &Attache
     if expected.mac.is_some() && expected.mac != link.mac {
         return fail(format!("{ifname} has another MAC address than ADD gave it"));
     }
+    // Those of a delegate are left out: it may give others today, and plugins behind us may move them to another table.
+    let destinations = add::destinations(call, &[]);
     let present = links.addresses(link.index).map_err(Error::kernel("list addresses"))?;
     for address in &expected.addresses {
         if !present.contains(address) {
@@ -102,8 +108,10 @@ fn check_pod(call: &Call, netns: &Netns, expected: &Expected, attached: &Attache
             IpAddr::V4(_) => IpAddr::V4(attached.gateway4),
             IpAddr::V6(_) => IpAddr::V6(attached.gateway6),
         };
-        if !links.has_default_route(link.index, gateway).map_err(Error::kernel("list routes"))? {
-            return fail(format!("{ifname} has lost its default route via {gateway}"));
+        for to in destinations.iter().filter(|to| to.is_ipv4() == address.is_ipv4()) {
+            if !links.has_route(link.index, *to, gateway).map_err(Error::kernel("list routes"))? {
+                return fail(format!("{ifname} has lost its route to {to} via {gateway}"));
+            }
         }
     }
     Ok(())

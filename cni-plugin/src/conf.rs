@@ -1,9 +1,10 @@
 //! The network configuration on stdin. Parsing it is checking it; versions that we do not speak are refused here.
 //!
-//! Keys of ours: `socket`, `spool`, `vrf`, `mtu`, `ipam`, `dns`. Keys of others (`capabilities`, chained plugins' own) are
-//! passed over: runtimes and delegates add theirs. `runtimeConfig` is read in either case, since containerd writes
-//! `CapitalCase` where CRI-O writes `lowerCamel`. A list to install stands in `10-vrouter.conflist`: its `cniVersion` is low
-//! because containerd 1.x ignores `cniVersions` and fails every pod on results of 1.1.0.
+//! Keys of ours: `socket`, `spool`, `vrf`, `mtu`, `ipam`, `dns`, `routes`, `isDefaultGateway`. Keys of others
+//! (`capabilities`, chained plugins' own) are passed over: runtimes and delegates add theirs. What the runtime wants for
+//! this one pod (`runtimeConfig`, `args`) is read by [`crate::wishes`], and only where a verb needs it: a pod whose wishes
+//! make no sense must still be removable. A list to install stands in `10-vrouter.conflist`: its `cniVersion` is low because
+//! containerd 1.x ignores `cniVersions` and fails every pod on results of 1.1.0.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -12,14 +13,11 @@ use std::path::PathBuf;
 use agent_api::PortKey;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use vrouter_types::MacAddr;
+use vrouter_types::{MacAddr, Prefix};
 
 use crate::call::{Verb, is_identifier};
 use crate::error::Error;
 
-/// What a pod says to choose its VRF.
-const VRF_ANNOTATION: &str = "vrouter.dev/vrf";
-const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 const MAX_STDIN: u64 = 1 << 20;
 /// What Linux wants of an interface that speaks IPv6 (RFC 8200 §5), and the least that an operator may ask for.
 pub(crate) const MIN_IPV6_MTU: u16 = 1280;
@@ -71,12 +69,14 @@ pub(crate) struct Conf {
     pub(crate) prev_result: Option<Value>,
     /// GC: attachments that stay. Absent is not empty: then nothing is known and nothing goes.
     pub(crate) valid_attachments: Option<Vec<PortKey>>,
-    /// The VRF that the pod's annotation names.
-    pub(crate) annotated_vrf: Option<String>,
-    /// Addresses that the runtime wants the pod to have.
-    pub(crate) ips: Vec<IpAddr>,
-    /// The MAC address that the runtime wants the pod to have.
-    pub(crate) mac: Option<MacAddr>,
+    /// Whether the pod's default route goes here; absent: it does on `eth0`.
+    pub(crate) is_default: Option<bool>,
+    /// What the pod reaches through this interface beside, or instead of, the default.
+    pub(crate) routes: Vec<Prefix>,
+    /// `runtimeConfig`: the capabilities that the operator declared and the runtime filled.
+    pub(crate) runtime: Map<String, Value>,
+    /// `args.cni.ips`: addresses as some orchestrators ask for them.
+    pub(crate) args_ips: Option<Value>,
     /// All of it as it came, for delegates.
     pub(crate) bytes: Vec<u8>,
 }
@@ -94,6 +94,10 @@ struct Keys {
     prev_result: Option<Value>,
     #[serde(rename = "runtimeConfig")]
     runtime: Option<Map<String, Value>>,
+    args: Option<Value>,
+    routes: Option<Vec<RouteKeys>>,
+    #[serde(rename = "isDefaultGateway")]
+    is_default: Option<bool>,
     // libcni sends both names, since it once misspelt it (cni#1101).
     #[serde(rename = "cni.dev/valid-attachments")]
     valid: Option<Vec<AttachmentKeys>>,
@@ -105,6 +109,12 @@ struct Keys {
 struct IpamKeys {
     #[serde(rename = "type")]
     kind: Option<String>,
+}
+
+/// A route as CNI writes it. There is one gateway on the link, so `gw` says nothing.
+#[derive(Deserialize)]
+pub(crate) struct RouteKeys {
+    pub(crate) dst: String,
 }
 
 #[derive(Deserialize)]
@@ -168,7 +178,8 @@ impl Conf {
                 "ipam.type must be the name of a plugin, without a directory".to_owned(),
             ));
         }
-        let runtime = Runtime(keys.runtime.unwrap_or_default());
+        let routes = keys.routes.unwrap_or_default();
+        let routes: Result<_, Error> = routes.iter().map(|route| parse_route(&route.dst)).collect();
         let valid = keys.valid.or(keys.valid_misspelt).map(|list| {
             let key = |keys: AttachmentKeys| PortKey { container: keys.container, interface: keys.ifname };
             list.into_iter().map(key).collect()
@@ -184,43 +195,14 @@ impl Conf {
             dns: keys.dns,
             prev_result: keys.prev_result.filter(|result| !result.is_null()),
             valid_attachments: valid,
-            annotated_vrf: runtime.annotation(VRF_ANNOTATION)?,
-            ips: runtime.ips()?,
-            mac: runtime.mac()?,
+            is_default: keys.is_default,
+            routes: routes?,
+            runtime: keys.runtime.unwrap_or_default(),
+            args_ips: keys
+                .args
+                .and_then(|args| args.get("cni")?.get("ips").filter(|ips| !ips.is_null()).cloned()),
             bytes,
         })
-    }
-}
-
-/// `runtimeConfig`: the capabilities that the operator declared and the runtime filled.
-struct Runtime(Map<String, Value>);
-
-impl Runtime {
-    fn get(&self, name: &str) -> Option<&Value> {
-        let (_, value) = self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?;
-        (!value.is_null()).then_some(value)
-    }
-
-    fn annotation(&self, name: &str) -> Result<Option<String>, Error> {
-        match self.get(ANNOTATIONS).and_then(|annotations| annotations.get(name)) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
-            Some(_) => Err(Error::Conf(format!("the annotation {name} must be text"))),
-        }
-    }
-
-    fn ips(&self) -> Result<Vec<IpAddr>, Error> {
-        let list = match self.get("ips") {
-            None => return Ok(Vec::new()),
-            Some(Value::Array(list)) => list,
-            Some(_) => return Err(Error::Conf("runtimeConfig.ips must be a list".to_owned())),
-        };
-        list.iter().map(|entry| parse_address(entry.as_str().unwrap_or_default())).collect()
-    }
-
-    fn mac(&self) -> Result<Option<MacAddr>, Error> {
-        let Some(value) = self.get("mac") else { return Ok(None) };
-        parse_mac(value.as_str().unwrap_or_default())
     }
 }
 
@@ -228,6 +210,11 @@ impl Runtime {
 pub(crate) fn parse_address(text: &str) -> Result<IpAddr, Error> {
     let (address, _) = text.split_once('/').unwrap_or((text, ""));
     address.parse().map_err(|_| Error::Conf(format!("{text:?} is no IP address")))
+}
+
+/// Where a route leads.
+pub(crate) fn parse_route(text: &str) -> Result<Prefix, Error> {
+    text.parse().map_err(|_| Error::Conf(format!("{text:?} is no prefix that a route can lead to")))
 }
 
 /// The MAC address of an interface; empty text: none is asked for.
@@ -282,10 +269,8 @@ mod tests {
             r#""name":"n","mtu":500"#,
             r#""name":"n","vrf":7"#,
             r#""name":"n","ipam":{"type":"../x"}"#,
-            r#""name":"n","runtimeConfig":{"ips":["nonsense"]}"#,
-            r#""name":"n","runtimeConfig":{"ips":"10.0.0.1"}"#,
-            r#""name":"n","runtimeConfig":{"mac":"01:00:00:00:00:01"}"#,
-            r#""name":"n","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"vrouter.dev/vrf":7}}"#,
+            r#""name":"n","routes":[{"dst":"10.0.0.0/99"}]"#,
+            r#""name":"n","routes":{"dst":"10.0.0.0/8"}"#,
         ] {
             let text = format!("{{\"cniVersion\":\"1.0.0\",{rest}}}");
             assert_eq!(parse(&text).unwrap_err().code(), 7, "{text}");
@@ -298,31 +283,6 @@ mod tests {
         assert_eq!(conf.socket.to_str(), Some(agent_api::DEFAULT_SOCKET));
         assert_eq!(conf.spool.to_str(), Some(agent_api::DEFAULT_SPOOL));
         assert!(conf.ipam.is_none() && conf.vrf.is_none() && conf.valid_attachments.is_none());
-    }
-
-    #[test]
-    fn what_containerd_really_sends_is_read() {
-        let conf = parse(
-            r#"{"capabilities":{"portMappings":true},"cniVersion":"0.4.0","name":"n","type":"vrouter-cni",
-                "runtimeConfig":{"portMappings":[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}],
-                "bandwidth":{"IngressRate":0},"dns":{"Servers":null,"Searches":null,"Options":null},
-                "io.kubernetes.cri.pod-annotations":{"vrouter.dev/vrf":"smart-city","x":"y"}}}"#,
-        )
-        .unwrap();
-        assert_eq!(conf.annotated_vrf.as_deref(), Some("smart-city"));
-    }
-
-    #[test]
-    fn capabilities_are_read_in_either_case() {
-        for (ips, mac) in [("ips", "mac"), ("Ips", "Mac"), ("IPs", "MAC")] {
-            let conf = parse(&format!(
-                r#"{{"cniVersion":"1.1.0","name":"n","runtimeConfig":
-                    {{"{ips}":["10.0.0.5/24","fd00::5"],"{mac}":"02:00:00:00:00:05"}}}}"#
-            ))
-            .unwrap();
-            assert_eq!(conf.ips.len(), 2);
-            assert_eq!(conf.mac.unwrap().to_string(), "02:00:00:00:00:05");
-        }
     }
 
     #[test]

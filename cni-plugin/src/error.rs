@@ -51,6 +51,8 @@ pub(crate) enum Error {
     Answer(String),
     #[error("the agent is not ready")]
     NotReady(Vec<String>),
+    #[error("the agent does not answer, and pods have no network without it")]
+    Away(String),
     #[error("{0}")]
     Ipam(#[from] IpamError),
     #[error("cannot leave the removal for the agent to do later: {0}")]
@@ -77,6 +79,7 @@ impl Error {
             Error::Netns { .. } => 8,
             Error::Spool(_) => 11,
             Error::NotReady(_) => 50,
+            Error::Away(_) => 51,
             Error::NameTaken(_) => 102,
             Error::Check(_) => 104,
             Error::Ipam(error) => error.code(),
@@ -95,6 +98,7 @@ impl Error {
             Error::Version(asked) => Some(format!("config is {asked:?}, plugin supports [{}]", list())),
             Error::UnknownCommand(_) => Some("known are ADD, CHECK, DEL, GC, STATUS and VERSION".to_owned()),
             Error::NotReady(problems) => Some(problems.join("; ")),
+            Error::Away(reason) => Some(reason.clone()),
             Error::NameTaken(_) => Some("choose another CNI_IFNAME, or remove that interface".to_owned()),
             Error::Ipam(error) => error.details(),
             Error::Agent(ClientError::Unreachable { .. }) => Some(

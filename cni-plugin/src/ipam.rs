@@ -1,6 +1,6 @@
 //! The delegated IPAM plugin: found in CNI_PATH, given our environment and the whole configuration, and bounded in time.
 //!
-//! Only addresses and DNS of its result are used: the gateway and the routes are the same for every pod (see `veth`).
+//! Addresses, DNS and the destinations of routes in its result are used; the gateway is the same for every pod (see `veth`).
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use vrouter_types::Prefix;
 
 use crate::call::Call;
-use crate::conf::parse_address;
+use crate::conf::{RouteKeys, parse_address, parse_route};
 use crate::error::Error;
 
 /// For one call of it. containerd and kubelet give all of ADD two minutes or more.
@@ -25,6 +26,7 @@ const MAX_OUTPUT: u64 = 1 << 20;
 pub(crate) struct Leased {
     /// IPv4 first.
     pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) routes: Vec<Prefix>,
     pub(crate) dns: Option<Map<String, Value>>,
 }
 
@@ -55,6 +57,7 @@ struct Refusal {
 struct IpamResult {
     #[serde(default)]
     ips: Vec<IpamAddress>,
+    routes: Option<Vec<RouteKeys>>,
     dns: Option<Map<String, Value>>,
 }
 
@@ -89,13 +92,17 @@ pub(crate) fn add(call: &Call, plugin: &str) -> Result<Leased, Error> {
     let broken = |reason: String| IpamError::Broken { plugin: plugin.to_owned(), reason };
     let result: IpamResult = serde_json::from_slice(&output)
         .map_err(|error| broken(format!("its result is unusable: {error}")))?;
+    let unusable = |error: Error| broken(format!("its result is unusable: {error}"));
     let addresses: Result<Vec<_>, _> = result.ips.iter().map(|ip| parse_address(&ip.address)).collect();
-    let mut addresses = addresses.map_err(|error| broken(format!("its result is unusable: {error}")))?;
+    let mut addresses = addresses.map_err(unusable)?;
+    let routes = result.routes.unwrap_or_default();
+    let routes: Result<Vec<_>, _> = routes.iter().map(|route| parse_route(&route.dst)).collect();
+    let routes = routes.map_err(unusable)?;
     if addresses.is_empty() {
         return Err(broken("it gave no address".to_owned()).into());
     }
     addresses.sort_by_key(IpAddr::is_ipv6);
-    Ok(Leased { addresses, dns: result.dns.filter(|dns| !dns.is_empty()) })
+    Ok(Leased { addresses, routes, dns: result.dns.filter(|dns| !dns.is_empty()) })
 }
 
 /// Passes a verb on, if there is a delegate.

@@ -8,7 +8,9 @@
 //! One file per verb: `add`, `check`, `del`, `gc`, `status`. The plugin keeps nothing: names follow from the call, and what has
 //! to last is the agent's. The one exception is a DEL that the agent could not take, which waits for it in a spool.
 //!
-//! This file is the only one that prints. Results and errors go to stdout as one JSON object, since libcni reads errors
+//! Without CNI_COMMAND it is a person's program: `vrouter-cni install` puts it where runtimes look.
+//!
+//! This file, and the installer, are the only ones that print to stdout. Results and errors go to stdout as one JSON object, since libcni reads errors
 //! there first; hints for a person go to stderr. There is no unsafe code and no async runtime.
 #![forbid(unsafe_code)]
 
@@ -20,6 +22,7 @@ mod del;
 mod detach;
 mod error;
 mod gc;
+mod install;
 mod ipam;
 mod name;
 mod netlink;
@@ -29,6 +32,7 @@ mod result;
 mod status;
 mod undo;
 mod veth;
+mod wishes;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -41,6 +45,10 @@ use crate::error::Error;
 
 fn main() -> ExitCode {
     let Some(command) = lookup("CNI_COMMAND").filter(|command| !command.is_empty()) else {
+        // A person, not a runtime.
+        if let Some(code) = install::run(std::env::args().skip(1)) {
+            return code;
+        }
         // The specification's way to ask what this is.
         let versions = conf::SUPPORTED.map(Version::text).join(", ");
         eprintln!("vrouter-cni {}", env!("CARGO_PKG_VERSION"));

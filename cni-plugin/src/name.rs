@@ -24,12 +24,17 @@ fn mac(first: u8, key: &PortKey) -> MacAddr {
     MacAddr([first, a, b, c, d, e])
 }
 
+/// FNV-1a, 64 bits.
+pub(crate) fn fnv(octets: &[u8]) -> u64 {
+    octets.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
+        (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// FNV-1a. '/' cannot be in a container ID, so the text of a key is as unique as the key.
 fn hash(key: &PortKey) -> u64 {
     let text = key.to_string();
-    let fnv = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, octet| {
-        (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let fnv = fnv(text.as_bytes());
     // FNV leaves the high bits of short texts alike; the finaliser of splitmix64 spreads them.
     let mixed = (fnv ^ (fnv >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

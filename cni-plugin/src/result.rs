@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
-use vrouter_types::MacAddr;
+use vrouter_types::{MacAddr, Prefix};
 
 use crate::conf::Version;
 
@@ -27,6 +27,8 @@ pub(crate) struct Made {
     pub(crate) mtu: u16,
     /// Each address with its gateway, IPv4 first.
     pub(crate) addresses: Vec<(IpAddr, IpAddr)>,
+    /// Each route with its gateway.
+    pub(crate) routes: Vec<(Prefix, IpAddr)>,
     pub(crate) dns: Option<Map<String, Value>>,
 }
 
@@ -41,8 +43,10 @@ impl Made {
         interfaces.push(self.interface(version, &self.pod_interface, self.pod_mac, Some(&self.sandbox)));
         for (address, gateway) in &self.addresses {
             ips.push(ip(version, *address, *gateway, pod_index));
-            routes.push(json!({ "dst": default_route(*address), "gw": gateway.to_string() }));
         }
+        let route =
+            |(to, gateway): &(Prefix, IpAddr)| json!({ "dst": to.to_string(), "gw": gateway.to_string() });
+        routes.extend(self.routes.iter().map(route));
         let mut result = json!({ "cniVersion": version.text(), "interfaces": interfaces, "ips": ips });
         result["routes"] = Value::Array(routes);
         let dns = self.dns.clone().or_else(|| previous.and_then(|result| result["dns"].as_object().cloned()));
@@ -71,11 +75,6 @@ pub(crate) fn versions(asked: &str) -> Value {
     json!({ "cniVersion": asked, "supportedVersions": supported })
 }
 
-/// The prefix that holds all addresses of this one's family.
-pub(crate) fn default_route(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" }
-}
-
 fn ip(version: Version, address: IpAddr, gateway: IpAddr, interface: usize) -> Value {
     let (length, family) = if address.is_ipv4() { (32, "4") } else { (128, "6") };
     let mut ip = json!({
@@ -102,6 +101,10 @@ mod tests {
             sandbox: "/run/netns/x".to_owned(),
             mtu: 1468,
             addresses: vec![(ip("10.20.11.5"), ip("169.254.1.1")), (ip("fd00:20:11::5"), ip("fe80::1"))],
+            routes: vec![
+                ("0.0.0.0/0".parse().unwrap(), ip("169.254.1.1")),
+                ("::/0".parse().unwrap(), ip("fe80::1")),
+            ],
             dns: None,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //!   host namespace                      pod's namespace
 //!   vr<hash>  up, no address    ═════   eth0  up, A/32 A6/128, no DAD
-//!   (the agent's AF_PACKET)                   default via 169.254.1.1 and fe80::1, on link
+//!   (the agent's AF_PACKET)                   default (or the routes asked for) via 169.254.1.1 and fe80::1, on link
 //!                                             both are permanent neighbours at 00:00:5e:00:01:00
 //! ```
 //! The gateway's addresses are the same for every pod and belong to no subnet of it; so nothing is asked on the link, and
@@ -27,7 +27,7 @@ use netlink_packet_route::route::{
     RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
-use vrouter_types::MacAddr;
+use vrouter_types::{MacAddr, Prefix};
 
 use crate::netlink::{Netlink, Reply};
 use crate::netns::Netns;
@@ -208,8 +208,8 @@ impl Links {
         self.act(libc::RTM_NEWNEIGH, &message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// The default route of the gateway's family.
-    pub(crate) fn add_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
+    /// A route through the gateway.
+    pub(crate) fn add_route(&mut self, index: u32, to: Prefix, gateway: IpAddr) -> io::Result<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(gateway);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -218,6 +218,10 @@ impl Links {
         message.header.kind = RouteType::Unicast;
         message.header.flags = RouteFlags::Onlink;
         message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
+        if to.len() > 0 {
+            message.header.destination_prefix_length = to.len();
+            message.attributes.push(RouteAttribute::Destination(to.addr().into()));
+        }
         self.act(libc::RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL)
     }
 
@@ -227,12 +231,12 @@ impl Links {
         Ok(replies.iter().filter_map(|reply| read_address(reply, index)).collect())
     }
 
-    /// Whether there is a default route through this gateway over this link.
-    pub(crate) fn has_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<bool> {
+    /// Whether there is this route through this gateway over this link.
+    pub(crate) fn has_route(&mut self, index: u32, to: Prefix, gateway: IpAddr) -> io::Result<bool> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(gateway);
         let replies = self.0.ask(libc::RTM_GETROUTE, &message, NLM_F_DUMP)?;
-        Ok(replies.iter().any(|reply| is_default_route(reply, index, gateway)))
+        Ok(replies.iter().any(|reply| is_route(reply, index, to, gateway)))
     }
 
     fn act(&mut self, kind: u16, message: &impl Emitable, flags: u16) -> io::Result<()> {
@@ -284,9 +288,12 @@ fn read_address(reply: &Reply, index: u32) -> Option<IpAddr> {
 }
 
 /// `rtmsg`: family 1 | length of the destination 1 | eight more, flags 4.
-fn is_default_route(reply: &Reply, index: u32, gateway: IpAddr) -> bool {
-    let Some([_, 0, ..]) = reply.head::<12>() else { return false };
-    reply.attribute(12, libc::RTA_OIF).and_then(number) == Some(index)
+fn is_route(reply: &Reply, index: u32, to: Prefix, gateway: IpAddr) -> bool {
+    let Some([_, length, ..]) = reply.head::<12>() else { return false };
+    let destination = reply.attribute(12, libc::RTA_DST).and_then(address);
+    length == to.len()
+        && (length == 0 || destination == Some(to.addr()))
+        && reply.attribute(12, libc::RTA_OIF).and_then(number) == Some(index)
         && reply.attribute(12, libc::RTA_GATEWAY).and_then(address) == Some(gateway)
 }
 
