@@ -1,26 +1,31 @@
 //! What control may ask of the dataplane: open, close, publish, count.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use dataplane_core::{DropReason, Fib, HostFlows};
+use dataplane_core::{DropReason, Fib, HostFlows, Learned};
 use tracing::{info, warn};
 use vrouter_types::{Encap, PortId};
 
-use crate::counters::{Drops, PortCounters, TunnelCounters};
+use crate::adopt::{Kept, Name};
+use crate::counters::{PortCounters, TunnelCounters};
 use crate::error::DataplaneError;
 use crate::guard;
 use crate::host_link::HostLink;
+use crate::learning::Learning;
 use crate::port_link::PortLink;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::token::Token;
 use crate::underlay::Underlay;
+use crate::watch::{Watch, WorkerHealth};
 use crate::worker::{Shared, Worker};
 
 /// Flows of the host that are remembered at once: 16 octets each.
@@ -62,69 +67,109 @@ fn memory_octets() -> Option<usize> {
 pub struct Dataplane {
     config: DataplaneConfig,
     snapshots: Arc<ArcSwap<Snapshot>>,
+    /// Ends before the workers do.
+    watch: Mutex<Option<Watch>>,
     workers: Vec<Handle>,
     /// Held while a new snapshot is made of the last one.
     publishing: Mutex<()>,
+    learning: Arc<Learning>,
     without_nftables: AtomicBool,
+    /// Interfaces that [`Dataplane::prepare_ports`] has seen to.
+    guarded: Mutex<BTreeSet<String>>,
+    host_flows: Arc<HostFlows>,
+    kept: Kept,
     clock: Instant,
 }
 
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Dataplane {
     /// Makes the host's interface and starts the workers. Needs no uplink and no port.
     pub fn start(config: DataplaneConfig, fib: Arc<Fib>) -> Result<Dataplane, DataplaneError> {
-        let host = match &config.host_interface {
-            Some(name) => {
-                let failed = |source| DataplaneError::HostInterface { name: name.clone(), source };
-                Some(Arc::new(HostLink::open(name).map_err(failed)?))
-            }
-            None => None,
-        };
-        let snapshot = Snapshot {
-            fib: Arc::new(Fib::new()),
-            tunnels: Arc::default(),
-            remotes: Arc::default(),
-            ports: Arc::default(),
-            underlay: None,
-            host,
-            drops: Arc::new(Drops::default()),
-            datagrams: Arc::new(AtomicBool::new(true)),
-        };
-        let snapshots = Arc::new(ArcSwap::from_pointee(snapshot.with_fib(fib)));
-        let (mut dataplane, count) = {
-            let cores = thread::available_parallelism().map_or(1, usize::from);
-            let count = config.workers.unwrap_or((cores / 2).max(1)).max(1);
-            let (publishing, without_nftables) = (Mutex::new(()), AtomicBool::new(false));
-            let (workers, clock) = (Vec::new(), Instant::now());
-            (Dataplane { config, snapshots, workers, publishing, without_nftables, clock }, count)
-        };
-        let random = RandomState::new();
-        let key = [random.hash_one(1), random.hash_one(2)];
-        let host_flows = Arc::new(HostFlows::new(HOST_FLOWS, key));
-        for index in 0..count {
-            let handle = dataplane.start_worker(index, &host_flows).map_err(DataplaneError::Worker)?;
-            dataplane.workers.push(handle);
-        }
+        let dataplane = Dataplane::prepare(config, fib, Kept::default())?;
+        dataplane.serve()?;
         Ok(dataplane)
     }
 
-    fn start_worker(&self, index: usize, host_flows: &Arc<HostFlows>) -> std::io::Result<Handle> {
-        let shared = Arc::new(Shared::new()?);
-        // One reader: what the host sends of one flow stays in order.
-        if let Some(host) = self.snapshots.load().host.as_ref().filter(|_| index == 0) {
-            shared.epoll.add(host.fd(), Token::Host.write())?;
+    /// [`Dataplane::start`] in two steps, with the sockets of the last run: what is opened queues its packets until
+    /// [`Dataplane::serve`]. So the first packet meets ports, tunnels and forwarding state that are complete.
+    pub fn prepare(config: DataplaneConfig, fib: Arc<Fib>, kept: Kept) -> Result<Dataplane, DataplaneError> {
+        let host = match &config.host_interface {
+            Some(name) => {
+                let failed = |source| DataplaneError::HostInterface { name: name.clone(), source };
+                Some(Arc::new(HostLink::open(name, &kept).map_err(failed)?))
+            }
+            None => None,
+        };
+        let snapshots = Arc::new(ArcSwap::from_pointee(Snapshot { host, ..Snapshot::empty(fib) }));
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let count = config.workers.unwrap_or((cores / 2).max(1)).max(1);
+        let random = RandomState::new();
+        let key = [random.hash_one(1), random.hash_one(2)];
+        let learning = Learning::new(count).map_err(DataplaneError::Worker)?;
+        let handle = |index| new_handle(index, &snapshots.load(), Arc::clone(&learning));
+        let workers = (0..count).map(handle).collect::<std::io::Result<_>>();
+        Ok(Dataplane {
+            config,
+            watch: Mutex::new(None),
+            workers: workers.map_err(DataplaneError::Worker)?,
+            snapshots,
+            publishing: Mutex::new(()),
+            learning,
+            without_nftables: AtomicBool::new(false),
+            guarded: Mutex::default(),
+            host_flows: Arc::new(HostFlows::new(HOST_FLOWS, key)),
+            kept,
+            clock: Instant::now(),
+        })
+    }
+
+    /// Starts the workers, where they do not run. What the last run left and nobody has asked for is closed.
+    pub fn serve(&self) -> Result<(), DataplaneError> {
+        for (index, handle) in self.workers.iter().enumerate() {
+            let mut thread = hold(&handle.thread);
+            if thread.is_none() {
+                *thread = Some(self.start_worker(index, handle).map_err(DataplaneError::Worker)?);
+            }
         }
-        let (snapshots, flows) = (Arc::clone(&self.snapshots), Arc::clone(host_flows));
-        let (for_worker, clock) = (Arc::clone(&shared), self.clock);
-        let thread = thread::Builder::new()
+        let pulses = self.workers.iter().map(|worker| Arc::clone(&worker.shared.pulse)).collect();
+        *hold(&self.watch) = Some(Watch::start(pulses).map_err(DataplaneError::Worker)?);
+        let rest = self.kept.close_rest();
+        if !rest.is_empty() {
+            info!(sockets = rest.join(" "), "closed what the last run left and nothing needs");
+        }
+        Ok(())
+    }
+
+    /// Ends the workers behind the batch that they work on. From then on packets queue in the sockets.
+    pub fn halt(&self) {
+        drop(hold(&self.watch).take());
+        for worker in &self.workers {
+            worker.shared.stop();
+        }
+        for worker in &self.workers {
+            let thread = hold(&worker.thread).take();
+            if let Some(thread) = thread {
+                let _ = thread.join();
+            }
+        }
+    }
+
+    /// How many sockets of the last run are served.
+    pub fn adopted(&self) -> usize {
+        self.kept.adopted()
+    }
+
+    fn start_worker(&self, index: usize, handle: &Handle) -> std::io::Result<JoinHandle<()>> {
+        let (snapshots, flows) = (Arc::clone(&self.snapshots), Arc::clone(&self.host_flows));
+        let (shared, clock) = (Arc::clone(&handle.shared), self.clock);
+        thread::Builder::new()
             .name(format!("dataplane-{index}"))
-            .spawn(move || Worker::new(index, for_worker, snapshots, flows, clock).run())?;
-        Ok(Handle { shared, thread: Some(thread) })
+            .spawn(move || Worker::new(index, shared, snapshots, flows, clock).run())
     }
 
     /// Opens the tunnel sockets on this source address, or closes them. Opening the same address again changes
@@ -139,7 +184,8 @@ impl Dataplane {
             None => None,
             Some(address) => {
                 let (ports, buffer) = (self.config.entropy_ports, self.config.socket_buffer);
-                let (underlay, without_gre) = Underlay::open(address, self.workers.len(), ports, buffer)?;
+                let (underlay, without_gre) =
+                    Underlay::open(address, self.workers.len(), ports, buffer, &self.kept)?;
                 if let Some(error) = without_gre {
                     warn!(%address, %error, "no MPLS-over-GRE: cannot open a raw socket");
                 }
@@ -153,6 +199,11 @@ impl Dataplane {
                 source,
             })?;
         }
+        // New sockets have the names of old ones.
+        let named = old.underlay.iter().flat_map(|old| old.named());
+        named.for_each(|(name, _)| self.kept.forget(&name.to_string()));
+        let named = underlay.iter().flat_map(|underlay| underlay.named());
+        named.for_each(|(name, fd)| self.kept.keep(&name.to_string(), fd));
         self.snapshots.store(Arc::new(Snapshot { underlay, ..Snapshot::clone(&old) }));
         if let Some(old) = &old.underlay {
             self.forget_underlay(old);
@@ -208,13 +259,15 @@ impl Dataplane {
         if sys::if_index(interface).is_err() {
             return Err(DataplaneError::NoInterface { port, interface: name() });
         }
-        self.guard(interface);
+        if !hold(&self.guarded).remove(interface) {
+            self.guard(&[interface]);
+        }
         let publishing = self.lock();
         let old = self.snapshots.load_full();
         let failed = |source| DataplaneError::OpenPort { port, interface: name(), source };
-        let link =
-            PortLink::open(interface, self.config.socket_buffer, old.port_stats(port)).map_err(failed)?;
-        let link = Arc::new(link);
+        let (outside, buffer) = (Name::Port(port, interface), self.config.socket_buffer);
+        let link = PortLink::open(outside, interface, buffer, old.port_stats(port), &self.kept);
+        let link = Arc::new(link.map_err(failed)?);
         let worker = self.worker_of(port).ok_or(DataplaneError::Stopped)?;
         // Published before it is watched, so that the first event finds it.
         self.snapshots.store(Arc::new(old.with_port(port, Some(Arc::clone(&link)))));
@@ -224,7 +277,9 @@ impl Dataplane {
         }
         if let Some(before) = old.port(port) {
             let _ = worker.shared.epoll.remove(before.fd());
+            self.kept.forget(&Name::Port(port, before.interface()).to_string());
         }
+        self.kept.keep(&outside.to_string(), link.fd());
         drop(publishing);
         self.wake_all();
         info!(%port, interface, "port open");
@@ -242,6 +297,7 @@ impl Dataplane {
         if let Some(worker) = self.worker_of(port) {
             let _ = worker.shared.epoll.remove(link.fd());
         }
+        self.kept.forget(&Name::Port(port, link.interface()).to_string());
         drop(publishing);
         self.wake_all();
         // The interface may be gone already, and its chain with it.
@@ -252,8 +308,17 @@ impl Dataplane {
         info!(%port, interface = link.interface(), "port closed");
     }
 
-    fn guard(&self, interface: &str) {
-        for (what, error) in guard::shut_out_host(interface) {
+    /// Does for many interfaces at once what [`Dataplane::open_port`] does for each first, which mostly waits for the
+    /// kernel: the host's own stack is shut out of their ingress. Absent interfaces are left out.
+    pub fn prepare_ports(&self, interfaces: &[String]) {
+        let present = interfaces.iter().map(String::as_str).filter(|name| sys::if_index(name).is_ok());
+        let present: Vec<&str> = present.collect();
+        self.guard(&present);
+        hold(&self.guarded).extend(present.into_iter().map(str::to_owned));
+    }
+
+    fn guard(&self, interfaces: &[&str]) {
+        for (interface, what, error) in guard::shut_out_host(interfaces) {
             let nftables = what.contains("nftables");
             if nftables && self.without_nftables.swap(true, Ordering::Relaxed) {
                 continue;
@@ -301,13 +366,34 @@ impl Dataplane {
         offloads
     }
 
+    /// How each worker does: whether it moves packets, as a packet that it is given every second shows.
+    pub fn health(&self) -> Vec<WorkerHealth> {
+        let workers = self.workers.iter().enumerate();
+        workers.map(|(index, worker)| worker.shared.pulse.look(index)).collect()
+    }
+
+    /// What workloads have shown of their addresses since this was last asked: gratuitous ARP, ARP replies, neighbour
+    /// advertisements. One address of a port is told at most once in a second.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.learning.read()
+    }
+
+    /// Becomes readable when [`Dataplane::learned`] has something, and unreadable by asking it.
+    pub fn learned_bell(&self) -> std::io::Result<OwnedFd> {
+        self.learning.bell()
+    }
+
+    /// How many announcements were too many to be told.
+    pub fn unlearned(&self) -> u64 {
+        self.learning.lost()
+    }
+
     fn worker_of(&self, port: PortId) -> Option<&Handle> {
         self.workers.get(port.0 as usize % self.workers.len().max(1))
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // Nothing under it can be left half done: a snapshot is replaced as a whole.
-        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+        hold(&self.publishing)
     }
 
     /// Lets sleeping workers see the new snapshot, so that they let go of closed sockets.
@@ -318,13 +404,20 @@ impl Dataplane {
 
 impl Drop for Dataplane {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.shared.stop();
-        }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take() {
-                let _ = thread.join();
-            }
-        }
+        self.halt();
     }
+}
+
+/// Nothing under any of our locks can be left half done: what they hold is replaced as a whole.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn new_handle(index: usize, snapshot: &Snapshot, learning: Arc<Learning>) -> std::io::Result<Handle> {
+    let shared = Arc::new(Shared::new(learning)?);
+    // One reader: what the host sends of one flow stays in order.
+    if let Some(host) = snapshot.host.as_ref().filter(|_| index == 0) {
+        shared.epoll.add(host.fd(), Token::Host.write())?;
+    }
+    Ok(Handle { shared, thread: Mutex::new(None) })
 }

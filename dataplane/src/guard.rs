@@ -20,6 +20,8 @@ use crate::sys;
 const TABLE: &str = "vrouter";
 const NETLINK_NETFILTER: i32 = libc::NETLINK_NETFILTER;
 const HEADER: usize = 16;
+/// Interfaces in one transaction: its messages and the kernel's answers fit a socket's usual buffers.
+const TRANSACTION: usize = 64;
 
 // From the kernel's uapi linux/netfilter/nf_tables.h, which the libc crate has in part.
 const NFTA_TABLE_NAME: u16 = 1;
@@ -35,19 +37,33 @@ const NESTED: u16 = 0x8000;
 const HOOK_INGRESS: u32 = 0;
 const POLICY_DROP: u32 = 0;
 
-/// Shuts the host's stack out of this interface's ingress, and brings the interface up. What could not be done is
-/// returned beside the reason, since the other locks still hold.
-pub(crate) fn shut_out_host(interface: &str) -> Vec<(&'static str, io::Error)> {
+/// Shuts the host's stack out of these interfaces' ingress, and brings them up. What could not be done is returned
+/// beside the reason, since the other locks still hold.
+pub(crate) fn shut_out_host<'i>(interfaces: &[&'i str]) -> Vec<(&'i str, &'static str, io::Error)> {
+    const NFTABLES: &str = "drop its ingress with nftables";
     let mut open = Vec::new();
-    let mut attempt = |what, result: io::Result<()>| {
+    let mut attempt = |interface, what, result: io::Result<()>| {
         if let Err(error) = result {
-            open.push((what, error));
+            open.push((interface, what, error));
         }
     };
-    // Before the interface comes up, or it makes itself a link-local address and speaks.
-    attempt("switch IPv6 off", switch_ipv6_off(interface));
-    attempt("drop its ingress with nftables", drop_ingress(interface));
-    attempt("switch ARP off", switch_arp_off(interface));
+    // Before an interface comes up, or it makes itself a link-local address and speaks.
+    for interface in interfaces {
+        attempt(*interface, "switch IPv6 off", switch_ipv6_off(interface));
+    }
+    // A transaction waits for the kernel's grace periods, however much is in it. One that fails does nothing at all,
+    // and then each interface gets its own.
+    for some in interfaces.chunks(TRANSACTION) {
+        match (drop_ingress(some), some) {
+            (Err(_), [_, _, ..]) => {
+                some.iter().for_each(|interface| attempt(interface, NFTABLES, drop_ingress(&[interface])));
+            }
+            (done, _) => attempt(some.first().copied().unwrap_or_default(), NFTABLES, done),
+        }
+    }
+    for interface in interfaces {
+        attempt(*interface, "switch ARP off", switch_arp_off(interface));
+    }
     open
 }
 
@@ -63,6 +79,10 @@ pub(crate) fn clear() -> io::Result<()> {
 
 fn switch_ipv6_off(interface: &str) -> io::Result<()> {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    // Whoever made the interface has mostly done it.
+    if std::fs::read(&path).is_ok_and(|value| value.first() == Some(&b'1')) {
+        return Ok(());
+    }
     match std::fs::write(path, "1") {
         // A kernel without IPv6 has nothing to switch off.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -75,11 +95,12 @@ fn switch_arp_off(interface: &str) -> io::Result<()> {
     sys::add_interface_flags(socket.as_fd(), interface, libc::IFF_NOARP | libc::IFF_UP)
 }
 
-fn drop_ingress(interface: &str) -> io::Result<()> {
-    transact(&[
-        message(libc::NFT_MSG_NEWTABLE, libc::NLM_F_CREATE, &attribute(NFTA_TABLE_NAME, &text(TABLE))),
-        message(libc::NFT_MSG_NEWCHAIN, libc::NLM_F_CREATE, &ingress_chain(interface)),
-    ])
+fn drop_ingress(interfaces: &[&str]) -> io::Result<()> {
+    let create = libc::NLM_F_CREATE;
+    let table = message(libc::NFT_MSG_NEWTABLE, create, &attribute(NFTA_TABLE_NAME, &text(TABLE)));
+    let chain = |name: &&str| message(libc::NFT_MSG_NEWCHAIN, create, &ingress_chain(name));
+    let messages: Vec<Vec<u8>> = std::iter::once(table).chain(interfaces.iter().map(chain)).collect();
+    transact(&messages)
 }
 
 fn chain_name(interface: &str) -> Vec<u8> {

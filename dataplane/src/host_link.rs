@@ -1,9 +1,11 @@
-//! The way to and from the host itself: a tun interface that belongs to this process and goes away with it.
+//! The way to and from the host itself: a tun interface that belongs to this process. It goes away with it unless
+//! somebody keeps its descriptor over a restart (see [`crate::adopt`]).
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::adopt::{Kept, Name, is_tun};
 use crate::sys;
 
 /// What we take from the host: partial checksums and superframes. Datagram superframes need Linux 6.2.
@@ -18,8 +20,17 @@ pub(crate) struct HostLink {
 }
 
 impl HostLink {
-    pub(crate) fn open(name: &str) -> io::Result<HostLink> {
-        let fd = sys::open_tun(name)?;
+    /// Takes over the last run's, or makes it.
+    pub(crate) fn open(name: &str, kept: &Kept) -> io::Result<HostLink> {
+        let outside = Name::Tun.to_string();
+        let fd = match kept.adopt(&outside, |fd| is_tun(fd, name)) {
+            Some(fd) => fd,
+            None => {
+                let fd = sys::open_tun(name)?;
+                kept.keep(&outside, fd.as_fd());
+                fd
+            }
+        };
         let mut offloads = Vec::new();
         if sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS | UDP_OFFLOADS).is_ok() {
             offloads.extend([format!("{name}: TCP superframes"), format!("{name}: UDP superframes")]);

@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod adopt;
 mod cmsg;
 mod control;
 mod counters;
@@ -22,15 +23,20 @@ mod error;
 mod gre;
 mod guard;
 mod host_link;
+mod learning;
 mod port_link;
+mod ring;
 mod snapshot;
 mod spin;
 #[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod token;
 mod underlay;
+mod watch;
 mod worker;
 
+pub use adopt::{Keeper, Kept};
 pub use control::{Dataplane, DataplaneConfig};
 pub use counters::{PortCounters, TunnelCounters};
 pub use error::DataplaneError;
+pub use watch::WorkerHealth;

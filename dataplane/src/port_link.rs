@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::adopt::{Kept, Name, is_packet};
 use crate::cmsg::PACKET_AUXDATA;
 use crate::counters::PortStats;
 use crate::sys::{self, IfIndex};
 
 /// Not in the libc crate: uapi linux/if_packet.h.
-const PACKET_VNET_HDR: i32 = 15;
+pub(crate) const PACKET_VNET_HDR: i32 = 15;
 const PACKET_QDISC_BYPASS: i32 = 20;
 const PACKET_IGNORE_OUTGOING: i32 = 23;
 
@@ -34,11 +35,22 @@ pub(crate) struct PortLink {
 }
 
 impl PortLink {
-    /// Opens a socket on the interface. Frames queue in it from now on.
-    pub(crate) fn open(interface: &str, buffer: usize, stats: Arc<PortStats>) -> io::Result<PortLink> {
+    /// Opens a socket on the interface, unless the last run left one: what has come meanwhile queues in it.
+    pub(crate) fn open(
+        name: Name<'_>,
+        interface: &str,
+        buffer: usize,
+        stats: Arc<PortStats>,
+        kept: &Kept,
+    ) -> io::Result<PortLink> {
         let index = sys::if_index(interface)?;
-        // Protocol zero: nothing arrives, from any interface, before it is bound to the one.
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        let inherited = kept.adopt(&name.to_string(), |fd| is_packet(fd, index)).map(Socket::from);
+        let is_adopted = inherited.is_some();
+        let socket = match inherited {
+            Some(socket) => socket,
+            // Protocol zero: nothing arrives, from any interface, before it is bound to the one.
+            None => Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?,
+        };
         let fd = socket.as_fd();
         sys::set_option(fd, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
         sys::set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
@@ -47,7 +59,10 @@ impl PortLink {
         // A veth has no queue to honour; where there is one, skipping it costs nothing but its shaping.
         let bypass = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1).is_ok();
         set_buffers(fd, buffer);
-        sys::bind_packet(fd, index)?;
+        // Binding anew would wait for the kernel to be done with the old binding.
+        if !is_adopted {
+            sys::bind_packet(fd, index)?;
+        }
         Ok(PortLink {
             socket,
             interface: interface.to_owned(),
@@ -57,6 +72,19 @@ impl PortLink {
             frame_size: AtomicUsize::new(0),
             stats,
         })
+    }
+
+    /// A link that is no interface: frames come and go by this socket.
+    pub(crate) fn over(socket: Socket) -> PortLink {
+        PortLink {
+            socket,
+            interface: String::new(),
+            index: 0,
+            down: AtomicBool::new(false),
+            bypass: AtomicBool::new(false),
+            frame_size: AtomicUsize::new(0),
+            stats: Arc::default(),
+        }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

@@ -8,6 +8,10 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+mod inspect;
+
+pub(crate) use inspect::{is_of_this_namespace, packet_binding, tun_interface};
+
 use crate::cmsg::{Message, Name, RECV_CONTROL, Received, SEND_CONTROL, read_control, write_controls};
 
 /// Interface indexes are positive; zero names none.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::adopt::{Kept, Name, is_bound};
 use crate::error::DataplaneError;
 use crate::port_link::set_buffers;
 use crate::sys;
@@ -66,20 +67,23 @@ impl Underlay {
         workers: usize,
         entropy_ports: u16,
         buffer: usize,
+        kept: &Kept,
     ) -> Result<(Underlay, Option<io::Error>), DataplaneError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |source| DataplaneError::Underlay { what, address, source }
         };
         let mut receivers = Vec::new();
-        for _ in 0..workers {
+        for worker in 0..workers {
             let pair = PORTS.iter().map(|port| {
-                open_receiver(SocketAddr::new(address, *port), buffer).map_err(failed(&format!("UDP {port}")))
+                let opened = open_receiver(SocketAddr::new(address, *port), worker, buffer, kept);
+                opened.map_err(failed(&format!("UDP {port}")))
             });
             receivers.push(pair.collect::<Result<Vec<_>, _>>()?);
         }
-        let pool = open_pool(address, entropy_ports.max(1), buffer).map_err(failed("UDP source ports"))?;
-        let (gre, without) = match open_gre(address, buffer) {
+        let pool =
+            open_pool(address, entropy_ports.max(1), buffer, kept).map_err(failed("UDP source ports"))?;
+        let (gre, without) = match open_gre(address, buffer, kept) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
@@ -105,6 +109,16 @@ impl Underlay {
 
     pub(crate) fn gre(&self) -> Option<BorrowedFd<'_>> {
         self.gre.as_ref().map(AsFd::as_fd)
+    }
+
+    /// All of them, by the names that they are kept under.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (Name<'static>, BorrowedFd<'_>)> {
+        let receivers = self.receivers.iter().enumerate().flat_map(|(worker, pair)| {
+            let pair = PORTS.into_iter().zip(pair);
+            pair.map(move |(port, receiver)| (Name::Udp { port, worker }, receiver.fd()))
+        });
+        let pool = self.pool.iter().enumerate().map(|(place, socket)| (Name::Entropy(place), socket.as_fd()));
+        receivers.chain(pool).chain(self.gre().map(|fd| (Name::Gre, fd)))
     }
 
     pub(crate) fn address(&self) -> IpAddr {
@@ -177,8 +191,12 @@ fn open_udp(address: SocketAddr, buffer: usize, share: bool) -> io::Result<Socke
     Ok(socket)
 }
 
-fn open_receiver(address: SocketAddr, buffer: usize) -> io::Result<UdpReceiver> {
-    let socket = open_udp(address, buffer, true)?;
+fn open_receiver(address: SocketAddr, worker: usize, buffer: usize, kept: &Kept) -> io::Result<UdpReceiver> {
+    let name = Name::Udp { port: address.port(), worker }.to_string();
+    let socket = match adopt_udp(&name, buffer, kept, |at| at == address) {
+        Some(socket) => socket,
+        None => open_udp(address, buffer, true)?,
+    };
     if address.is_ipv6() {
         // RFC 7510 §3.1 with RFC 6936: a known far end may leave the checksum out.
         sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
@@ -188,13 +206,35 @@ fn open_receiver(address: SocketAddr, buffer: usize) -> io::Result<UdpReceiver> 
     Ok(UdpReceiver { socket, frame_size: AtomicUsize::new(0) })
 }
 
+/// A UDP socket of the last run, where it is bound as wanted.
+fn adopt_udp(name: &str, buffer: usize, kept: &Kept, wanted: impl Fn(SocketAddr) -> bool) -> Option<Socket> {
+    let mut address = None;
+    let verify = |fd: BorrowedFd<'_>| {
+        is_bound(fd, Type::DGRAM, libc::IPPROTO_UDP, |at| {
+            address = Some(at.ip());
+            wanted(at)
+        })
+    };
+    let socket = Socket::from(kept.adopt(name, verify)?);
+    // What this build wants set, the last one may not have known.
+    prepare(&socket, address?, buffer).is_ok().then_some(socket)
+}
+
 /// Sockets on ports spread over the range. A port that somebody has is passed over.
-fn open_pool(address: IpAddr, count: u16, buffer: usize) -> io::Result<Vec<Socket>> {
+fn open_pool(address: IpAddr, count: u16, buffer: usize, kept: &Kept) -> io::Result<Vec<Socket>> {
     let count = count.min(ENTROPY_RANGE);
     let step = ENTROPY_RANGE / count;
     let mut pool = Vec::with_capacity(usize::from(count));
     for place in 0..count {
-        let mut tries = (0..step).map(|offset| FIRST_ENTROPY_PORT + place * step + offset);
+        let first = FIRST_ENTROPY_PORT + place * step;
+        let mut tries = (0..step).map(|offset| first + offset);
+        let name = Name::Entropy(usize::from(place)).to_string();
+        let is_ours =
+            |at: SocketAddr| at.ip() == address && (first..=first + (step - 1)).contains(&at.port());
+        if let Some(socket) = adopt_udp(&name, buffer, kept, is_ours) {
+            pool.push(socket);
+            continue;
+        }
         let socket = tries.find_map(|port| match open_udp(SocketAddr::new(address, port), buffer, false) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
             opened => Some(opened),
@@ -207,7 +247,13 @@ fn open_pool(address: IpAddr, count: u16, buffer: usize) -> io::Result<Vec<Socke
     Ok(pool)
 }
 
-fn open_gre(address: IpAddr, buffer: usize) -> io::Result<Socket> {
+fn open_gre(address: IpAddr, buffer: usize, kept: &Kept) -> io::Result<Socket> {
+    let verify = |fd: BorrowedFd<'_>| is_bound(fd, Type::RAW, GRE_PROTOCOL, |at| at.ip() == address);
+    if let Some(fd) = kept.adopt(&Name::Gre.to_string(), verify) {
+        let socket = Socket::from(fd);
+        prepare(&socket, address, buffer)?;
+        return Ok(socket);
+    }
     let socket = Socket::new(domain(address), Type::RAW, Some(Protocol::from(GRE_PROTOCOL)))?;
     prepare(&socket, address, buffer)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
