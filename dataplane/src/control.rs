@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -378,8 +378,9 @@ impl Dataplane {
         self.learning.read()
     }
 
-    /// Becomes readable when [`Dataplane::learned`] has something, and unreadable by asking it.
-    pub fn learned_bell(&self) -> std::io::Result<OwnedFd> {
+    /// Receives a datagram when [`Dataplane::learned`] has something. It does not block; whoever takes it empties it
+    /// before asking.
+    pub fn learned_bell(&self) -> std::io::Result<UnixDatagram> {
         self.learning.bell()
     }
 
@@ -421,3 +422,6 @@ fn new_handle(index: usize, snapshot: &Snapshot, learning: Arc<Learning>) -> std
     }
     Ok(Handle { shared, thread: Mutex::new(None) })
 }
+
+#[cfg(test)]
+mod tests;

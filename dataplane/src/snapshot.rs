@@ -34,6 +34,21 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Forwarding state without a single socket.
+    pub(crate) fn empty(fib: Arc<Fib>) -> Snapshot {
+        let nothing = Snapshot {
+            fib: Arc::new(Fib::new()),
+            tunnels: Arc::default(),
+            remotes: Arc::default(),
+            ports: Arc::default(),
+            underlay: None,
+            host: None,
+            drops: Arc::default(),
+            datagrams: Arc::new(AtomicBool::new(true)),
+        };
+        nothing.with_fib(fib)
+    }
+
     pub(crate) fn port(&self, id: PortId) -> Option<&Arc<PortLink>> {
         self.ports.get(id.0 as usize)?.as_ref()
     }

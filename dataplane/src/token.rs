@@ -11,6 +11,8 @@ pub(crate) enum Token {
     Udp(usize),
     Gre,
     Host,
+    /// The watchdog asks.
+    Probe,
 }
 
 const KIND: u32 = 32;
@@ -23,6 +25,7 @@ impl Token {
             Token::Udp(place) => (2, u32::try_from(place).unwrap_or(u32::MAX)),
             Token::Gre => (3, 0),
             Token::Host => (4, 0),
+            Token::Probe => (5, 0),
         };
         kind << KIND | u64::from(value)
     }
@@ -34,6 +37,7 @@ impl Token {
             2 => Token::Udp(value as usize),
             3 => Token::Gre,
             4 => Token::Host,
+            5 => Token::Probe,
             _ => Token::Wake,
         }
     }
@@ -52,6 +56,7 @@ mod tests {
             Token::Udp(1),
             Token::Gre,
             Token::Host,
+            Token::Probe,
         ] {
             assert_eq!(Token::read(token.write()), token);
         }

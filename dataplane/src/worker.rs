@@ -28,10 +28,12 @@ use vrouter_types::{Encap, PortId};
 use crate::cmsg::Received;
 use crate::egress::Egress;
 use crate::gre;
+use crate::learning::Learning;
 use crate::snapshot::Snapshot;
 use crate::spin::Spin;
 use crate::sys::{self, Epoll, Ready, Receiver};
 use crate::token::Token;
+use crate::watch::{PROBE_PORT, Pulse};
 
 /// Frames per receive call, and how many of them where frames are superframes: what a core's cache holds.
 const SLOTS: usize = 64;
@@ -52,13 +54,18 @@ pub(crate) struct Shared {
     pub(crate) epoll: Epoll,
     wake: File,
     stop: AtomicBool,
+    pub(crate) pulse: Arc<Pulse>,
+    learning: Arc<Learning>,
 }
 
 impl Shared {
-    pub(crate) fn new() -> io::Result<Shared> {
-        let shared =
-            Shared { epoll: Epoll::new()?, wake: sys::event_fd()?.into(), stop: AtomicBool::new(false) };
+    pub(crate) fn new(learning: Arc<Learning>) -> io::Result<Shared> {
+        let (epoll, wake, stop) = (Epoll::new()?, sys::event_fd()?.into(), AtomicBool::new(false));
+        let shared = Shared { epoll, wake, stop, pulse: Arc::new(Pulse::new()?), learning };
         shared.epoll.add(shared.wake.as_fd(), Token::Wake.write())?;
+        if let Some(probe) = shared.pulse.snapshot.port(PROBE_PORT) {
+            shared.epoll.add(probe.fd(), Token::Probe.write())?;
+        }
         Ok(shared)
     }
 
@@ -100,6 +107,8 @@ pub(crate) struct Worker {
     pub(super) egress: Egress,
     /// Packets of this turn, superframes counted as many.
     worked: usize,
+    /// What could not be learned so far.
+    unlearned: u64,
     clock: Instant,
 }
 
@@ -122,6 +131,7 @@ impl Worker {
             coalescer: Coalescer::new(COALESCE),
             egress: Egress::new(),
             worked: 0,
+            unlearned: 0,
             clock,
         }
     }
@@ -161,8 +171,16 @@ impl Worker {
                 Token::Udp(place) => self.serve_udp(&snapshot, place),
                 Token::Gre => self.serve_gre(&snapshot),
                 Token::Host => self.serve_host(&snapshot),
+                Token::Probe => {
+                    let probe = Arc::clone(&self.shared.pulse.snapshot);
+                    self.serve_port(&probe, PROBE_PORT, event.failed);
+                }
             }
         }
+        if !self.state.learned.is_empty() {
+            self.shared.learning.take(self.index, &mut self.state.learned, &mut self.unlearned);
+        }
+        self.shared.pulse.turn();
     }
 
     pub(super) fn now_ms(&self) -> u32 {

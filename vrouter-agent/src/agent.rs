@@ -11,6 +11,7 @@
 //! of [`run`] is the promise that a restart keeps.
 
 mod ask;
+mod learn;
 mod monitor;
 mod perform;
 mod reload;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use agent_api::{ApiError, ErrorKind, MonitorEvent};
 use bgp_peer::{SpeakerEvent, SpeakerHandle};
 use dataplane::Dataplane;
+use dataplane_core::Learned;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{debug, info, warn};
@@ -72,6 +74,7 @@ struct Inputs {
     calls: mpsc::Receiver<Call>,
     bgp_events: mpsc::Receiver<SpeakerEvent>,
     net_events: mpsc::Receiver<NetlinkEvent>,
+    learned: mpsc::Receiver<Learned>,
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     restart: tokio::signal::unix::Signal,
@@ -128,6 +131,7 @@ impl Agent {
                 Some(call) = inputs.calls.recv() => self.call(call).await,
                 Some(event) = inputs.bgp_events.recv() => self.bgp_event(event).await,
                 Some(event) = inputs.net_events.recv() => self.net_event(event).await,
+                Some(learned) = inputs.learned.recv() => self.learn(learned).await,
                 () = publish => self.publish(),
                 _ = ticks.tick() => self.tick().await,
                 _ = inputs.hangup.recv() => self.hang_up().await,
@@ -196,6 +200,11 @@ impl Agent {
             NetlinkEvent::LinkRemoved(name) => Event::LinkRemoved(name),
         };
         self.handle(event).await;
+    }
+
+    async fn learn(&mut self, Learned { port, address, mac }: Learned) {
+        let now = self.now();
+        self.handle(Event::Learned { port, address, mac, now }).await;
     }
 
     async fn tick(&mut self) {

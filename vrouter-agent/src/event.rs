@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use crate::config::{Config, ExportPolicy};
 use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, Reloaded};
 use serde::{Deserialize, Serialize};
-use vrouter_types::{EncapSet, Label, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId};
+use vrouter_types::{
+    EncapSet, Label, MacAddr, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId,
+};
 
 /// A caller that waits for an answer: the agent's own number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -79,6 +81,18 @@ pub enum Event {
     LinkAdded(String),
     /// An interface of the host went.
     LinkRemoved(String),
+    /// A workload has shown that it has this address, one that its port may use: by ARP or neighbour discovery, on its
+    /// own account or asked.
+    Learned {
+        /// Its port.
+        port: PortId,
+        /// The address.
+        address: IpAddr,
+        /// Where it is.
+        mac: MacAddr,
+        /// When.
+        now: Millis,
+    },
     /// An effect failed; those after it were not performed.
     EffectFailed {
         /// Which.

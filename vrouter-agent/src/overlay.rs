@@ -148,6 +148,10 @@ impl Overlay {
             Event::HostAddresses(addresses) => self.set_host_addresses(addresses),
             Event::LinkAdded(name) => self.link_added(&name),
             Event::LinkRemoved(name) => self.link_removed(&name),
+            Event::Learned { now, .. } => {
+                self.now = now;
+                Vec::new()
+            }
             Event::EffectFailed { failed, error, undone, now } => {
                 self.now = now;
                 self.effect_failed(failed, error, undone)

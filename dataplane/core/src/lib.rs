@@ -30,6 +30,7 @@ mod flow_cache;
 mod forward;
 pub mod frame;
 mod host_flows;
+mod learned;
 mod limiter;
 pub mod nat;
 mod packet;
@@ -51,6 +52,7 @@ pub use fib::{
 pub use forward::{Outer, from_host, from_port, from_underlay, too_big};
 pub use frame::Frame;
 pub use host_flows::HostFlows;
+pub use learned::{Announcements, Learned};
 pub use nat::{Snat, StaticNat};
 pub use policy::Policy;
 pub use state::{ReplyBuffer, State};

@@ -14,10 +14,12 @@ pub(crate) enum Answer {
     Echo,
     /// ICMP errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
     Error,
+    /// Not an answer: control hears of an address.
+    Learn,
 }
 
 impl Answer {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 
     /// Answers per second, and how many at once. Bounds of one worker.
     const fn rate(self) -> (u64, u64) {
@@ -25,6 +27,7 @@ impl Answer {
             Answer::Neighbor => (200, 400),
             Answer::Echo => (200, 400),
             Answer::Error => (100, 100),
+            Answer::Learn => (50, 50),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::flow_cache::FlowCache;
 use crate::host_flows::HostFlows;
+use crate::learned::Announcements;
 use crate::limiter::Limiter;
 use crate::verdict::DropReason;
 
@@ -19,6 +20,8 @@ pub struct State {
     pub host_flows: Arc<HostFlows>,
     /// The packet to send after [`Verdict::Reply`](crate::Verdict::Reply).
     pub reply: ReplyBuffer,
+    /// What workloads have shown of their addresses, to be told to control.
+    pub learned: Announcements,
     pub(crate) limiter: Limiter,
     pub(crate) flows: FlowCache,
 }
@@ -27,7 +30,7 @@ impl State {
     /// The state of a worker that has seen no packet.
     pub fn new(host_flows: Arc<HostFlows>) -> State {
         let (reply, limiter, flows) = (ReplyBuffer::new(), Limiter::new(), FlowCache::new());
-        State { now_ms: 0, host_flows, reply, limiter, flows }
+        State { now_ms: 0, host_flows, reply, learned: Announcements::new(), limiter, flows }
     }
 }
 

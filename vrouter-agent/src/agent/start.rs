@@ -18,7 +18,7 @@ use vrouter_types::Asn;
 
 use super::perform::local_route;
 use super::routes::RouteWriter;
-use super::{Agent, Bgp, HOST_INTERFACE, Inputs, monitor};
+use super::{Agent, Bgp, HOST_INTERFACE, Inputs, learn, monitor};
 use crate::Error;
 use crate::config::{Config, FamilyName, NeighborConfig, PeerAddress};
 use crate::event::{Event, Restore};
@@ -77,7 +77,11 @@ pub(super) async fn start(config: Config, file: PathBuf) -> Result<(Agent, Input
     let server = tokio::spawn(server::serve(listener, own_calls));
     agent.start_metrics();
     info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
-    Ok((agent, Inputs { calls, bgp_events, net_events, terminate, interrupt, restart, hangup, server }))
+    let learned = learn::listen(&agent.dataplane);
+    Ok((
+        agent,
+        Inputs { calls, bgp_events, net_events, learned, terminate, interrupt, restart, hangup, server },
+    ))
 }
 
 impl Agent {

@@ -7,6 +7,7 @@ use vrouter_types::{MacAddr, PortId};
 use super::{Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
 use crate::fib::{Gateway, Port, Vrf};
 use crate::frame::Frame;
+use crate::learned::{self, Learned};
 use crate::limiter::Answer;
 use crate::packet::{Fragment, ICMP, ICMPV6, Packet, UDP};
 use crate::reply::{
@@ -50,7 +51,10 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     fn arp(&mut self, port: &Port, bytes: &[u8]) -> Verdict {
         let question = match arp::parse(port, bytes) {
             Ok(question) => question,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(reason) => {
+                self.learn(port.id, learned::of_arp(reason, bytes));
+                return Verdict::Drop(reason);
+            }
         };
         if !self.state.limiter.allow(Answer::Neighbor, port.id, self.state.now_ms) {
             return Verdict::Drop(DropReason::ReplyLimited);
@@ -59,6 +63,15 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         match arp::answer(&mut self.state.reply, &self.fib.gateway, question) {
             Some(()) => Verdict::Reply(ReplyTo::Port(port.id)),
             None => Verdict::Drop(DropReason::MalformedArp),
+        }
+    }
+
+    /// Notes what a workload has shown to be its own.
+    fn learn(&mut self, port: PortId, shown: Option<(IpAddr, MacAddr)>) {
+        if let Some((address, mac)) = shown {
+            self.steps.note(|| format!("control hears that {address} is here"));
+            let state = &mut *self.state;
+            state.learned.note(Learned { port, address, mac }, &mut state.limiter, state.now_ms);
         }
     }
 
@@ -100,7 +113,13 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         packet: &Packet,
         bytes: &[u8],
     ) -> Result<Verdict, Refusal> {
-        let question = nd::parse(port, packet, bytes)?;
+        let question = match nd::parse(port, packet, bytes) {
+            Ok(question) => question,
+            Err(reason) => {
+                self.learn(port.id, learned::of_nd(reason, packet.transport(bytes), mac));
+                return Err(reason.into());
+            }
+        };
         if !self.state.limiter.allow(Answer::Neighbor, port.id, self.state.now_ms) {
             return Err(DropReason::ReplyLimited.into());
         }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use dataplane_core::{DropReason, Frame, ReplyTo, TunnelId, Verdict, VnetHeader, too_big};
+use dataplane_core::{DropReason, Frame, Learned, ReplyTo, TunnelId, Verdict, VnetHeader, too_big};
 use pnet::packet::Packet;
 use pnet::packet::arp::{ArpOperations, ArpPacket};
 use pnet::packet::ethernet::{EtherTypes, EthernetPacket};
@@ -410,4 +410,30 @@ fn replies_are_limited_and_recover() {
     for kind in 0..4 {
         assert_eq!(send(&mut lab, kind), TO_CITY);
     }
+}
+
+#[test]
+fn control_hears_of_addresses_that_a_workload_shows_and_of_no_others() {
+    let mut lab = Lab::new();
+    let heard = |lab: &mut Lab, frame: &[u8]| {
+        let _ = lab.frame(CITY, frame, VnetHeader::NONE);
+        lab.state.learned.drain().collect::<Vec<_>>()
+    };
+    let own =
+        |address: &str| Learned { port: CITY, address: address.parse().unwrap(), mac: MacAddr(mac(CITY)) };
+    lab.state.now_ms = 10_000;
+    for (name, frame, told) in [
+        ("an announcement", arp(1, mac(CITY), "10.20.11.2", "10.20.11.2"), vec![own("10.20.11.2")]),
+        ("the same within a second", arp(2, mac(CITY), "10.20.11.2", "10.20.11.2"), vec![]),
+        ("an announcement in another's name", arp(1, mac(CITY), "10.20.11.3", "10.20.11.3"), vec![]),
+        ("an announcement with another's MAC", arp(1, mac(CITY_2), "10.20.11.2", "10.20.11.2"), vec![]),
+        ("a probe", arp(1, mac(CITY), "0.0.0.0", "10.20.11.2"), vec![]),
+        ("a question", arp(1, mac(CITY), "10.20.11.2", "169.254.1.1"), vec![]),
+    ] {
+        assert_eq!(heard(&mut lab, &frame), told, "{name}");
+    }
+    lab.state.now_ms += 1000;
+    let reply = arp(2, mac(CITY), "10.20.11.2", "169.254.1.1");
+    assert_eq!(heard(&mut lab, &reply), [own("10.20.11.2")], "an answer to somebody's question");
+    assert_eq!(lab.state.learned.lost(), 0);
 }
