@@ -10,7 +10,7 @@ mod sources;
 
 pub use ilm::Ilm;
 pub use routes::{Hop, Route, RouteTable};
-pub use services::{ServiceTargets, Services};
+pub use services::{Lease, ServiceTargets, Services, Subnet};
 pub use sources::{HostFib, Sources};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -6,8 +6,10 @@
 mod host;
 mod port;
 mod rewrite;
+mod services;
 mod underlay;
 
+pub use services::unsolicited_advertisement;
 pub use underlay::Outer;
 
 use std::net::IpAddr;

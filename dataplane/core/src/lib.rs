@@ -46,10 +46,10 @@ pub mod verdict;
 pub mod vnet;
 
 pub use fib::{
-    Fib, Gateway, Hop, HostFib, Ilm, Port, Route, RouteTable, ServiceTargets, Services, Sources, Tunnel,
+    Fib, Gateway, Hop, HostFib, Ilm, Lease, Port, Route, RouteTable, ServiceTargets, Services, Sources, Subnet, Tunnel,
     TunnelId, Vrf,
 };
-pub use forward::{Outer, from_host, from_port, from_underlay, too_big};
+pub use forward::{Outer, from_host, from_port, from_underlay, too_big, unsolicited_advertisement};
 pub use frame::Frame;
 pub use host_flows::HostFlows;
 pub use learned::{Announcements, Learned};

@@ -12,6 +12,8 @@ pub(crate) enum Answer {
     Neighbor,
     /// Echo replies of the gateway.
     Echo,
+    /// DHCP and router advertisements.
+    Service,
     /// ICMP errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
     Error,
     /// Not an answer: control hears of an address.
@@ -19,13 +21,14 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     /// Answers per second, and how many at once. Bounds of one worker.
     const fn rate(self) -> (u64, u64) {
         match self {
             Answer::Neighbor => (200, 400),
             Answer::Echo => (200, 400),
+            Answer::Service => (20, 60),
             Answer::Error => (100, 100),
             Answer::Learn => (50, 50),
         }

@@ -1,10 +1,15 @@
-//! Packets of our own making: answers to ARP and neighbour discovery, echo replies, ICMP errors.
+//! Packets of our own making: answers to ARP, neighbour discovery and DHCP, router advertisements, echo replies, ICMP
+//! errors.
 //!
 //! They are written into [`ReplyBuffer`](crate::ReplyBuffer), never into the frame that they answer.
 
 pub(crate) mod arp;
+pub(crate) mod dhcp4;
+pub(crate) mod dhcp6;
 pub(crate) mod icmp;
 pub(crate) mod nd;
+pub(crate) mod router;
+pub(crate) mod write;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

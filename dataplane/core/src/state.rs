@@ -58,6 +58,16 @@ impl ReplyBuffer {
         self.reason
     }
 
+    /// The same, to be written.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(..self.len).unwrap_or(&mut [])
+    }
+
+    /// Cuts a reply that turned out shorter.
+    pub(crate) fn shorten(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Room for a reply of this length, zeroed; `None` where it is longer than any packet.
     pub(crate) fn start(&mut self, len: usize, reason: Option<DropReason>) -> Option<&mut [u8]> {
         let bytes = self.buffer.get_mut(..len)?;

@@ -112,6 +112,13 @@ drop_reasons! {
     Multicast "multicast" "Multicast is not forwarded.";
     Broadcast "broadcast" "Broadcast is not forwarded.";
     Dhcp "dhcp" "A DHCP message; addresses are configured, not leased.";
+    DhcpMalformed "dhcp-malformed" "A DHCP message that is truncated, has options that lie about their length, or lacks what its kind must have.";
+    DhcpWrongClient "dhcp-wrong-client" "A DHCP message about another hardware address than the port's.";
+    DhcpRelayed "dhcp-relayed" "A DHCP message that came through a relay: workloads are none.";
+    DhcpIgnored "dhcp-ignored" "A DHCP message that wants no answer of ours: a release, or one for another server.";
+    DhcpDeclined "dhcp-declined" "The workload says that somebody else uses its address.";
+    DhcpRefused "dhcp-refused" "A DHCP request for an address that is not the port's; the workload was told so (NAK).";
+    DhcpNoAddress "dhcp-no-address" "A DHCP message on a port without an address of that family.";
     // Routing
     UnknownVrf "unknown-vrf" "The port's VRF is not in the forwarding state, or no longer.";
     NoRoute "no-route" "The VRF has no route to the destination.";

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use vrouter_types::{MacAddr, PortId};
 
+use super::services::{self, Served};
 use super::{Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
 use crate::fib::{Gateway, Port, Vrf};
 use crate::frame::Frame;
@@ -85,6 +86,11 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         if nd::is_nd(packet, frame.bytes()) {
             return self.neighbor(port, src_mac, packet, frame.bytes());
         }
+        if let Some(served) = Served::of(port)
+            && served.is_asked(&self.fib.gateway, packet, frame.bytes())
+        {
+            return self.dhcp(served, packet, src_mac, frame);
+        }
         check_addresses(&self.fib.gateway, port, packet, dst_mac, frame.bytes())?;
         self.steps.note(|| format!("{} belongs to the port", packet.src));
         let (state, bytes) = (&*self.state, frame.bytes());
@@ -92,7 +98,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             self.steps.note(|| "it answers a flow that the host began".into());
             return Ok(Verdict::ToHost);
         }
-        if self.fib.gateway.has(packet.dst) {
+        if self.fib.gateway.has(packet.dst) || services::is_gateway(port, vrf, packet.dst) {
             return self.ask_gateway(port, vrf, packet, frame);
         }
         if is_link_local(packet.src) || (!packet.is_v4() && is_link_local(packet.dst)) {
@@ -113,6 +119,11 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         packet: &Packet,
         bytes: &[u8],
     ) -> Result<Verdict, Refusal> {
+        if let Some(served) = Served::of(port)
+            && services::seeks_router(packet, bytes)
+        {
+            return self.router(served, packet, mac, bytes);
+        }
         let question = match nd::parse(port, packet, bytes) {
             Ok(question) => question,
             Err(reason) => {
@@ -145,6 +156,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Some(message @ [8, 0, ..]) if packet.is_v4() => message,
             Some(message @ [128, 0, ..]) if !packet.is_v4() => message,
             _ if is_link_local(packet.src) => return Err(DropReason::LinkLocal.into()),
+            // The host does not have the gateway addresses of subnets.
+            _ if !self.fib.gateway.has(packet.dst) => return Err(DropReason::HostClosed.into()),
             _ => return self.open_to_host(port, vrf, packet),
         };
         let known_good = frame.vnet().needs_csum || frame.vnet().data_valid;

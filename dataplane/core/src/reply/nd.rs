@@ -20,7 +20,7 @@ use crate::packet::{Fragment, IPV6_HEADER, Packet};
 use crate::state::ReplyBuffer;
 use crate::verdict::DropReason;
 
-const ROUTER_SOLICITATION: u8 = 133;
+pub(crate) const ROUTER_SOLICITATION: u8 = 133;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
@@ -122,7 +122,7 @@ pub(crate) fn answer(
 }
 
 /// Whether every option has a length, and one that ends inside the message (RFC 4861 §7.1.1).
-fn options_are_sound(mut options: &[u8]) -> bool {
+pub(super) fn options_are_sound(mut options: &[u8]) -> bool {
     while let [_, eights, ..] = options {
         match options.get(usize::from(*eights) * 8..) {
             Some(rest) if *eights > 0 => options = rest,
