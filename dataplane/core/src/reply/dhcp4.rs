@@ -39,7 +39,6 @@ const REQUEST: u8 = 3;
 const DECLINE: u8 = 4;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
-const RELEASE: u8 = 7;
 const INFORM: u8 = 8;
 
 /// What a client asks.

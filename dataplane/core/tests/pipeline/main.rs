@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod dhcp4;
+mod dhcp6;
 mod from_host;
 mod from_port;
 mod from_underlay;
