@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::binaries::binary;
+use crate::killer::{Killer, Outcome};
 use crate::netns::Namespace;
 use crate::process::run_ok;
 
@@ -83,11 +84,7 @@ impl CniCall {
     /// # Panics
     /// When the plugin cannot be started.
     pub fn run_raw(&self, stdin: &[u8]) -> CniAnswer {
-        let mut command = Command::new(&self.plugin);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(&self.environment);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = self.host.run(|| command.spawn());
-        let mut child = child.unwrap_or_else(|error| panic!("start {}: {error}", self.plugin.display()));
+        let mut child = self.start();
         if let Some(mut pipe) = child.stdin.take() {
             // A plugin that refuses its environment does not read the configuration.
             let _ = pipe.write_all(stdin);
@@ -97,6 +94,33 @@ impl CniCall {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         CniAnswer { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
+
+    /// Makes the call and kills the plugin before its step of this number, the first being 1.
+    ///
+    /// # Panics
+    /// When the plugin cannot be started.
+    pub fn run_killed(&self, verb: &str, configuration: &Value, step: usize) -> (CniAnswer, Outcome) {
+        let mut child = self.clone().env("CNI_COMMAND", verb).start();
+        // It waits for its configuration, so nothing is missed.
+        let killer = Killer::follow(child.id(), step, None);
+        if let Some(mut pipe) = child.stdin.take() {
+            let _ = pipe.write_all(configuration.to_string().as_bytes());
+        }
+        let mut answer = CniAnswer { code: None, stdout: String::new(), stderr: String::new() };
+        let _ = child.stdout.take().map(|mut pipe| pipe.read_to_string(&mut answer.stdout));
+        let _ = child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut answer.stderr));
+        let outcome = killer.wait();
+        answer.code = child.wait().ok().or(outcome.status).and_then(|status| status.code());
+        (answer, outcome)
+    }
+
+    fn start(&self) -> Child {
+        let mut command = Command::new(&self.plugin);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(&self.environment);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = self.host.run(|| command.spawn());
+        child.unwrap_or_else(|error| panic!("start {}: {error}", self.plugin.display()))
+    }
 }
 
 impl CniAnswer {
@@ -105,8 +129,19 @@ impl CniAnswer {
     /// # Panics
     /// When the call failed, or printed anything but one JSON object.
     pub fn result(&self) -> Value {
-        assert_eq!(self.code, Some(0), "the call failed: {self:?}");
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+        self.try_result().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The result of an ADD; else what is wrong with the answer.
+    pub fn try_result(&self) -> Result<Value, String> {
+        if self.code != Some(0) {
+            return Err(format!("the call failed: {self:?}"));
+        }
+        match serde_json::from_str(&self.stdout) {
+            Ok(result @ Value::Object(_)) => Ok(result),
+            Ok(other) => Err(format!("a result must be an object, not {other}")),
+            Err(error) => Err(format!("{error}: {self:?}")),
+        }
     }
 
     /// Nothing, which is what every verb but ADD and VERSION prints when it succeeds.
@@ -114,7 +149,16 @@ impl CniAnswer {
     /// # Panics
     /// When the call failed or printed something.
     pub fn done(&self) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(0), ""), "{self:?}");
+        self.try_done().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Nothing; else what is wrong with the answer.
+    pub fn try_done(&self) -> Result<(), String> {
+        match (self.code, self.stdout.as_str()) {
+            (Some(0), "") => Ok(()),
+            (Some(0), _) => Err(format!("it prints where nothing is to be printed: {self:?}")),
+            _ => Err(format!("the call failed: {self:?}")),
+        }
     }
 
     /// The error, in the specification's form.
@@ -122,12 +166,18 @@ impl CniAnswer {
     /// # Panics
     /// When the call succeeded or printed no such error.
     pub fn error(&self) -> CniError {
-        assert!(self.code.is_some_and(|code| code != 0), "the call succeeded or died: {self:?}");
-        let json: Value =
-            serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"));
+        self.try_error().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The error; else what is wrong with the answer.
+    pub fn try_error(&self) -> Result<CniError, String> {
+        if self.code.is_none_or(|code| code == 0) {
+            return Err(format!("the call succeeded or died: {self:?}"));
+        }
+        let json: Value = serde_json::from_str(&self.stdout).map_err(|error| format!("{error}: {self:?}"))?;
         let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
-        let code = json["code"].as_u64().unwrap_or_else(|| panic!("an error without a code: {self:?}"));
-        CniError { version: text("cniVersion"), code, msg: text("msg"), details: text("details") }
+        let code = json["code"].as_u64().ok_or_else(|| format!("an error without a code: {self:?}"))?;
+        Ok(CniError { version: text("cniVersion"), code, msg: text("msg"), details: text("details") })
     }
 }
 
@@ -236,6 +286,7 @@ impl ScriptedAgent {
             "POST /v1/ports/detach" => Script::Answer(200, json!({ "existed": true })),
             "GET /v1/status" => Script::Answer(200, status(true, &[])),
             "GET /v1/show/ports" => Script::Answer(200, json!({ "ports": [] })),
+            "GET /v1/show/vrfs" => Script::Answer(200, json!({ "vrfs": {} })),
             _ => Script::Answer(404, json!({ "kind": "notFound", "message": "no such call" })),
         })
     }

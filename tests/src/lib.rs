@@ -13,9 +13,12 @@
 //! removed on drop, after a panic too, and what a killed process left is swept by the next lab.
 #![warn(missing_docs)]
 
+pub mod agreement;
 pub mod binaries;
 pub mod bulk;
 pub mod capture;
+pub mod cni_bench;
+pub mod cni_checklist;
 pub mod cni_run;
 pub mod config;
 pub mod cri;
@@ -25,6 +28,7 @@ pub mod frr;
 pub mod gobgp;
 pub mod guest;
 pub mod guest_image;
+pub mod killer;
 pub mod lab;
 pub mod netlink;
 pub mod netns;
@@ -33,7 +37,9 @@ pub mod packets;
 pub mod pod;
 pub mod probe;
 pub mod process;
+pub mod sandbox;
 pub mod sensors;
+pub mod supervisor;
 pub mod sys;
 pub mod traffic;
 pub mod wait;
@@ -50,4 +56,5 @@ pub use netns::Namespace;
 pub use node::Node;
 pub use pod::Pod;
 pub use probe::{Answer, Probe};
+pub use supervisor::Supervisor;
 pub use wait::{PATIENCE, wait_for, wait_until};

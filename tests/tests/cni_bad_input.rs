@@ -5,51 +5,12 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use vrouter_tests::cni_bench::{Bench, with};
 use vrouter_tests::cni_run::{
     CniAnswer, CniCall, CniError, Script, ScriptedAgent, Traces, attached, files_under,
 };
 use vrouter_tests::process::run_ok;
 use vrouter_tests::{AgentConfig, Lab, Namespace, Node, PATIENCE, Vrf, wait_until};
-
-/// A host without an agent, and a pod's namespace.
-struct Bench {
-    lab: Lab,
-    host: Namespace,
-    pod: Namespace,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        let lab = Lab::new();
-        let (host, pod) = (lab.namespace("host"), lab.namespace("pod"));
-        Bench { lab, host, pod }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.lab.path("agent.sock")
-    }
-
-    fn spool(&self) -> PathBuf {
-        self.lab.path("deletes")
-    }
-
-    fn conf(&self) -> Value {
-        json!({ "cniVersion": "1.0.0", "name": "lab", "type": "vrouter-cni",
-                "socket": self.socket(), "spool": self.spool() })
-    }
-
-    fn call(&self) -> CniCall {
-        CniCall::new(&self.host).container("c1", self.pod.path())
-    }
-
-    fn traces(&self) -> Traces {
-        Traces::of(&self.host, &self.pod, &[&self.spool(), &self.lab.path("leases")])
-    }
-
-    fn obliging(&self) -> ScriptedAgent {
-        ScriptedAgent::obliging(&self.socket(), &["10.20.11.5", "fd00:20:11::5"], 1468)
-    }
-}
 
 /// A real agent with two VRFs, and a pod's namespace beside it.
 struct Real {
@@ -87,11 +48,6 @@ impl Real {
     }
 }
 
-fn with(mut conf: Value, key: &str, value: Value) -> Value {
-    conf[key] = value;
-    conf
-}
-
 #[test]
 fn what_is_no_configuration_is_refused_before_anything_is_done() {
     let bench = Bench::new();
@@ -115,7 +71,7 @@ fn what_is_no_configuration_is_refused_before_anything_is_done() {
             assert!(!error.msg.is_empty());
         }
     }
-    let unknown = bench.call().run("ADD", &with(bench.conf(), "cniVersion", json!("99.0.0"))).error();
+    let unknown = bench.call().run("ADD", &with(bench.conf("1.0.0"), "cniVersion", json!("99.0.0"))).error();
     assert!(unknown.details.contains("99.0.0") && unknown.details.contains("0.4.0"), "{unknown:?}");
     assert!(agent.calls().is_empty());
     assert_eq!(bench.traces(), before);
@@ -128,7 +84,7 @@ fn all_missing_variables_are_named_at_once() {
     let none = CniCall::new(&bench.host);
     let names = |error: CniError| (error.code, error.msg);
     let wanted = |list: &str| (4, format!("required env variables [{list}] missing"));
-    let conf = bench.conf();
+    let conf = bench.conf("1.0.0");
     assert_eq!(names(none.run("ADD", &conf).error()), wanted("CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME"));
     assert_eq!(names(none.run("CHECK", &conf).error()), wanted("CNI_CONTAINERID,CNI_NETNS,CNI_IFNAME"));
     assert_eq!(names(none.run("DEL", &conf).error()), wanted("CNI_CONTAINERID,CNI_IFNAME"));
@@ -158,7 +114,7 @@ fn a_namespace_that_is_absent_or_none_or_our_own_is_code_8() {
     for path in
         ["/run/netns/vr-absent", file.to_str().unwrap(), "/dev/null", bench.host.path().to_str().unwrap()]
     {
-        let error = bench.call().env("CNI_NETNS", path).run("ADD", &bench.conf()).error();
+        let error = bench.call().env("CNI_NETNS", path).run("ADD", &bench.conf("1.0.0")).error();
         assert_eq!((error.code, error.msg.contains(path)), (8, true), "{path}: {error:?}");
     }
     assert!(agent.calls().is_empty());
@@ -176,12 +132,12 @@ fn a_taken_interface_name_is_refused_and_its_owner_undisturbed() {
     );
     run_ok(&bench.pod, Command::new("ip").args(["addr", "add", "192.0.2.7/24", "dev", "eth0"]));
     let before = bench.traces();
-    let error = bench.call().run("ADD", &bench.conf()).error();
+    let error = bench.call().run("ADD", &bench.conf("1.0.0")).error();
     assert_eq!((error.code, error.msg.contains("eth0")), (102, true), "{error:?}");
     assert!(agent.calls().is_empty());
     assert_eq!(bench.traces(), before);
     // The DEL that follows a failed ADD must not take the other's interface either.
-    bench.call().run("DEL", &bench.conf()).done();
+    bench.call().run("DEL", &bench.conf("1.0.0")).done();
     assert_eq!(bench.traces(), before);
 }
 
@@ -189,13 +145,13 @@ fn a_taken_interface_name_is_refused_and_its_owner_undisturbed() {
 fn without_an_agent_add_is_code_11_and_nothing_is_left() {
     let bench = Bench::new();
     let before = bench.traces();
-    let error = bench.call().run("ADD", &bench.conf()).error();
+    let error = bench.call().run("ADD", &bench.conf("1.0.0")).error();
     assert_eq!((error.code, error.version.as_str()), (11, "1.0.0"));
     let socket = bench.socket().display().to_string();
     assert!(error.msg.contains(&socket) && error.details.contains("vrouter-agent"), "{error:?}");
     // A socket file that an agent left when it was killed is the same.
     drop(std::os::unix::net::UnixListener::bind(bench.socket()).unwrap());
-    assert_eq!(bench.call().run("ADD", &bench.conf()).error().code, 11);
+    assert_eq!(bench.call().run("ADD", &bench.conf("1.0.0")).error().code, 11);
     assert_eq!(bench.traces(), before);
 }
 
@@ -227,7 +183,7 @@ fn an_agent_that_answers_nonsense_or_breaks_off_leaves_no_interface() {
             "POST /v1/ports/detach" => Script::Answer(200, json!({ "existed": true })),
             _ => answer(),
         });
-        let error = bench.call().run("ADD", &bench.conf()).error();
+        let error = bench.call().run("ADD", &bench.conf("1.0.0")).error();
         assert_eq!(error.code, code, "{what}: {error:?}");
         assert!(agent.count("POST /v1/ports/detach") >= 1, "{what}: the port may exist and must be detached");
         assert_eq!(bench.traces(), before, "{what}");
@@ -239,7 +195,7 @@ fn an_agent_that_stays_silent_ends_in_code_11_and_a_spooled_removal() {
     let bench = Bench::new();
     let before = bench.traces();
     let _agent = ScriptedAgent::start(&bench.socket(), |_, _| Script::Silence);
-    let error = bench.call().run("ADD", &bench.conf()).error();
+    let error = bench.call().run("ADD", &bench.conf("1.0.0")).error();
     assert_eq!(error.code, 11, "{error:?}");
     let spooled = files_under(&bench.spool());
     assert_eq!(spooled.len(), 1);
@@ -257,7 +213,7 @@ fn a_failure_in_the_pod_takes_the_port_back() {
         "POST /v1/ports/detach" => Script::Answer(200, json!({ "existed": true })),
         _ => Script::Answer(200, attached(&["10.0.0.5", "ff02::1"], 1468)),
     });
-    let error = bench.call().run("ADD", &bench.conf()).error();
+    let error = bench.call().run("ADD", &bench.conf("1.0.0")).error();
     assert_eq!((error.code, error.msg.contains("ff02::1")), (999, true), "{error:?}");
     assert_eq!(agent.count("POST /v1/ports/detach"), 1);
     assert_eq!(bench.traces(), before);
@@ -270,7 +226,7 @@ fn a_lease_is_given_back_when_the_agent_refuses() {
         Script::Answer(409, json!({ "kind": "conflict", "message": "10.99.0.2 is port 7's" }))
     });
     let ipam = json!({ "type": "host-local", "dataDir": bench.lab.path("leases"), "ranges": [[{ "subnet": "10.99.0.0/24" }]] });
-    let error = bench.call().run("ADD", &with(bench.conf(), "ipam", ipam)).error();
+    let error = bench.call().run("ADD", &with(bench.conf("1.0.0"), "ipam", ipam)).error();
     assert_eq!((error.code, error.msg.as_str()), (102, "10.99.0.2 is port 7's"));
     let leases = files_under(&bench.lab.path("leases"));
     assert!(!leases.iter().any(|path| path.ends_with("10.99.0.2")), "{leases:?}");
@@ -284,11 +240,13 @@ fn an_ipam_plugin_that_is_absent_or_refuses_fails_the_add() {
     let bench = Bench::new();
     let agent = bench.obliging();
     let before = bench.traces();
-    let absent =
-        bench.call().run("ADD", &with(bench.conf(), "ipam", json!({ "type": "no-such-ipam" }))).error();
+    let absent = bench
+        .call()
+        .run("ADD", &with(bench.conf("1.0.0"), "ipam", json!({ "type": "no-such-ipam" })))
+        .error();
     assert_eq!((absent.code, absent.msg.contains("no-such-ipam")), (105, true), "{absent:?}");
     let refusing = json!({ "type": "host-local", "ranges": [[{ "subnet": "nonsense" }]] });
-    let refused = bench.call().run("ADD", &with(bench.conf(), "ipam", refusing)).error();
+    let refused = bench.call().run("ADD", &with(bench.conf("1.0.0"), "ipam", refusing)).error();
     assert!(refused.msg.starts_with("host-local: "), "{refused:?}");
     assert_eq!(agent.count("POST /v1/ports/attach"), 0);
     assert_eq!(bench.traces(), before);

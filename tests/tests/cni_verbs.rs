@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use vrouter_tests::cni_bench::{Bench, MTU, with};
 use vrouter_tests::cni_run::{
     CniCall, Script, ScriptedAgent, Traces, attached, files_under, ip_json, status,
 };
@@ -12,60 +13,11 @@ use vrouter_tests::process::run_ok;
 use vrouter_tests::{AgentConfig, Answer, Lab, Namespace, Node, PATIENCE, Probe, Vrf};
 
 const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
-const ADDRESSES: [&str; 2] = ["10.20.11.5", "fd00:20:11::5"];
-const MTU: u16 = 1468;
-
-/// A host, a pod's namespace and the files between.
-struct Bench {
-    lab: Lab,
-    host: Namespace,
-    pod: Namespace,
-}
-
-impl Bench {
-    fn new() -> Bench {
-        let lab = Lab::new();
-        let (host, pod) = (lab.namespace("host"), lab.namespace("pod"));
-        Bench { lab, host, pod }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.lab.path("agent.sock")
-    }
-
-    fn spool(&self) -> PathBuf {
-        self.lab.path("deletes")
-    }
-
-    fn conf(&self, version: &str) -> Value {
-        json!({ "cniVersion": version, "name": "lab", "type": "vrouter-cni",
-                "socket": self.socket(), "spool": self.spool() })
-    }
-
-    fn call(&self) -> CniCall {
-        CniCall::new(&self.host).container("c1", self.pod.path())
-    }
-
-    fn traces(&self) -> Traces {
-        Traces::of(&self.host, &self.pod, &[&self.spool()])
-    }
-
-    fn host_interface(&self) -> String {
-        let links = ip_json(&self.host, &["link"]);
-        let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
-        names.filter(|name| name.starts_with("vr")).collect()
-    }
-}
-
-fn with(mut conf: Value, key: &str, value: Value) -> Value {
-    conf[key] = value;
-    conf
-}
 
 #[test]
 fn every_version_adds_checks_and_deletes_in_its_own_form() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     let before = bench.traces();
     for version in VERSIONS {
         let conf = bench.conf(version);
@@ -102,7 +54,7 @@ fn every_version_adds_checks_and_deletes_in_its_own_form() {
 #[test]
 fn the_pod_has_addresses_routes_neighbours_and_an_mtu_that_fits() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     bench.call().run("ADD", &bench.conf("1.0.0")).result();
     let link = &ip_json(&bench.pod, &["-details", "addr", "show", "dev", "eth0"])[0];
     assert_eq!(link["mtu"], MTU);
@@ -129,7 +81,7 @@ fn the_pod_has_addresses_routes_neighbours_and_an_mtu_that_fits() {
 #[test]
 fn offloads_that_the_header_cannot_carry_are_off_and_the_others_stay_on() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     let answer = bench.call().run("ADD", &bench.conf("1.0.0"));
     answer.result();
     assert_eq!(answer.stderr, "");
@@ -149,7 +101,7 @@ fn offloads_that_the_header_cannot_carry_are_off_and_the_others_stay_on() {
 #[test]
 fn the_agent_is_told_all_that_the_runtime_said() {
     let bench = Bench::new();
-    let agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let agent = bench.obliging();
     let runtime = json!({
         "io.kubernetes.cri.pod-annotations": { "vrouter.dev/vrf": "smart-city" },
         "portMappings": [{ "HostPort": 1, "ContainerPort": 2, "Protocol": "tcp", "HostIP": "" }],
@@ -176,7 +128,7 @@ fn the_agent_is_told_all_that_the_runtime_said() {
 #[test]
 fn del_succeeds_whatever_is_missing_and_however_often() {
     let bench = Bench::new();
-    let agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let agent = bench.obliging();
     let before = bench.traces();
     let conf = bench.conf("1.0.0");
     bench.call().run("DEL", &conf).done();
@@ -193,7 +145,7 @@ fn del_succeeds_whatever_is_missing_and_however_often() {
 #[test]
 fn check_names_what_was_lost() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     let lose = |pod: bool, words: &[&str]| {
         let namespace = if pod { &bench.pod } else { &bench.host };
         run_ok(namespace, Command::new("ip").args(words));
@@ -222,7 +174,7 @@ fn check_names_what_was_lost() {
 #[test]
 fn check_fails_when_the_agent_knows_another_address() {
     let bench = Bench::new();
-    let agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let agent = bench.obliging();
     let result = bench.call().run("ADD", &bench.conf("1.0.0")).result();
     let conf = with(bench.conf("1.0.0"), "prevResult", result);
     drop(agent);
@@ -235,7 +187,7 @@ fn check_fails_when_the_agent_knows_another_address() {
 #[test]
 fn what_a_plugin_before_us_made_is_kept() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     let previous = json!({
         "cniVersion": "1.0.0", "interfaces": [{ "name": "net9", "sandbox": bench.pod.path() }],
         "ips": [{ "address": "192.0.2.7/24", "interface": 0 }], "routes": [{ "dst": "198.51.100.0/24" }],
@@ -329,13 +281,14 @@ fn show_port(container: &str, interface: &str) -> Value {
 }
 
 #[test]
-fn status_is_50_unless_the_agent_is_ready() {
+fn status_is_50_when_the_agent_is_not_ready_and_51_when_it_is_away() {
     let bench = Bench::new();
     let conf = bench.conf("1.1.0");
     let call = CniCall::new(&bench.host);
     let away = call.run("STATUS", &conf).error();
-    assert_eq!((away.code, away.version.as_str()), (50, "1.1.0"));
-    let agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    assert_eq!((away.code, away.version.as_str()), (51, "1.1.0"));
+    assert!(away.details.contains("agent.sock"), "{away:?}");
+    let agent = bench.obliging();
     call.run("STATUS", &conf).done();
     drop(agent);
     let agent = ScriptedAgent::start(&bench.socket(), |_, _| {
@@ -345,7 +298,7 @@ fn status_is_50_unless_the_agent_is_ready() {
     assert_eq!((unready.code, unready.details.as_str()), (50, "no underlay address"));
     drop(agent);
     let _silent = ScriptedAgent::start(&bench.socket(), |_, _| Script::Silence);
-    assert_eq!(call.run("STATUS", &conf).error().code, 50);
+    assert_eq!(call.run("STATUS", &conf).error().code, 51);
 }
 
 #[test]
@@ -362,7 +315,7 @@ fn version_lists_all_and_an_unset_command_says_what_this_is() {
 #[test]
 fn a_repeated_add_after_a_kill_finds_its_own_leftover() {
     let bench = Bench::new();
-    let _agent = ScriptedAgent::obliging(&bench.socket(), &ADDRESSES, MTU);
+    let _agent = bench.obliging();
     let before = bench.traces();
     bench.call().run("ADD", &bench.conf("1.0.0")).result();
     // As if the first ADD had been killed with its veth made and the namespace been made anew.
@@ -447,7 +400,7 @@ fn the_real_agent_stands_by_its_word_over_a_crash() {
     node.kill9();
     let (name, pod) = &pods[0];
     assert_eq!(call(&node, name, pod).run("CHECK", &added[0]).error().code, 11);
-    assert_eq!(CniCall::new(node.namespace()).run("STATUS", &conf).error().code, 50);
+    assert_eq!(CniCall::new(node.namespace()).run("STATUS", &conf).error().code, 51);
     node.start_agent();
     CniCall::new(node.namespace()).run("STATUS", &conf).done();
     for ((name, pod), conf) in pods.iter().zip(&added) {
