@@ -33,6 +33,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod node;
+pub mod paced;
 pub mod packets;
 pub mod pod;
 pub mod probe;

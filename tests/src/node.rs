@@ -14,6 +14,7 @@ use crate::lab::{Lab, underlay_v4};
 use crate::netns::Namespace;
 use crate::pod::{Pod, PodRequest};
 use crate::process::{Daemon, run, run_ok};
+use crate::supervisor::Supervisor;
 use crate::wait::{PATIENCE, wait_for, wait_until};
 
 /// A node with its agent.
@@ -23,6 +24,8 @@ pub struct Node {
     namespace: Namespace,
     directory: PathBuf,
     agent: Option<Daemon>,
+    program: Option<PathBuf>,
+    supervisor: Option<Supervisor>,
 }
 
 impl Node {
@@ -44,7 +47,15 @@ impl Node {
         let address = underlay_v4(host).into();
         let made = std::fs::create_dir_all(directory.join("state"));
         made.unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
-        let node = Node { name: name.to_owned(), address, namespace, directory, agent: None };
+        let node = Node {
+            name: name.to_owned(),
+            address,
+            namespace,
+            directory,
+            agent: None,
+            program: None,
+            supervisor: None,
+        };
         node.write_config(config);
         node
     }
@@ -56,14 +67,48 @@ impl Node {
         written.unwrap_or_else(|error| panic!("write {}: {error}", self.config_path().display()));
     }
 
+    /// Starts this program instead of the `vrouter-agent` that was built with the lab.
+    pub fn set_program(&mut self, agent: &Path) {
+        self.program = Some(agent.to_owned());
+    }
+
+    /// From the next start on, the agent has a service manager: it holds its sockets over a restart.
+    pub fn supervise(&mut self, watchdog: Option<Duration>) {
+        self.supervisor = Some(Supervisor::new(&self.directory, watchdog));
+    }
+
+    /// The agent's service manager.
+    ///
+    /// # Panics
+    /// Where it has none.
+    pub fn supervisor(&self) -> &Supervisor {
+        self.supervisor.as_ref().expect("the node has a supervisor")
+    }
+
+    /// What a service manager does for a restart: tells the agent (SIGUSR2), waits for its end and starts it again.
+    ///
+    /// # Panics
+    /// When it does not end with status 0, or does not come back.
+    pub fn restart_agent(&mut self) {
+        let mut agent = self.agent.take().expect("the agent runs");
+        let status = agent.end_with(libc::SIGUSR2);
+        let status = status.unwrap_or_else(|error| panic!("restart agent {}: {error}", self.name));
+        assert!(status.success(), "agent {} ended with {status}", self.name);
+        self.start_agent();
+    }
+
     /// Starts the agent (again) and waits until it answers.
     ///
     /// # Panics
     /// When it does not, with its log.
     pub fn start_agent(&mut self) {
-        let mut command = Command::new(binary("vrouter-agent"));
+        let program = self.program.clone().unwrap_or_else(|| binary("vrouter-agent"));
+        let mut command = Command::new(program);
         command.arg("--config").arg(self.config_path());
         command.env("RUST_LOG", std::env::var("VROUTER_LOG").unwrap_or_else(|_| "info".to_owned()));
+        if let Some(supervisor) = &self.supervisor {
+            command = supervisor.supervise(&command);
+        }
         let log = self.directory.join("agent.log");
         let mut agent =
             Daemon::start(&self.namespace, &format!("vrouter-agent {}", self.name), command, &log);

@@ -60,7 +60,12 @@ impl Daemon {
 
     /// Asks it to end (SIGTERM) and waits; after five seconds it is killed. Answers how it ended.
     pub fn stop(&mut self) -> io::Result<ExitStatus> {
-        sys::kill(self.pid(), libc::SIGTERM)?;
+        self.end_with(libc::SIGTERM)
+    }
+
+    /// Like [`Daemon::stop`], with another signal.
+    pub fn end_with(&mut self, signal: i32) -> io::Result<ExitStatus> {
+        sys::kill(self.pid(), signal)?;
         let deadline = Instant::now() + Duration::from_secs(5);
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {

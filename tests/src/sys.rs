@@ -1,5 +1,8 @@
 //! The system calls that the standard library and `socket2` lack, each behind a safe function. Nothing here knows what
-//! a lab is. The only file of this crate with unsafe code.
+//! a lab is. With [`trace`] and [`handover`] the only files of this crate with unsafe code.
+
+pub mod handover;
+pub mod trace;
 
 use std::ffi::CString;
 use std::fs::File;
@@ -158,17 +161,27 @@ pub fn grow_receive_buffer(socket: &UdpSocket) {
     }
 }
 
-/// Sends the same datagram [`BATCH`] times through a connected socket, and says how often the kernel took it.
-pub fn send_many(socket: &UdpSocket, payload: &[u8]) -> io::Result<u64> {
-    let mut iov = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
-    // SAFETY: all zeros is a valid `mmsghdr`.
-    let mut messages: [libc::mmsghdr; BATCH] = unsafe { zeroed() };
-    for message in &mut messages {
-        message.msg_hdr.msg_iov = &raw mut iov;
+/// Sends the beginning of `payload` through a connected socket, once per size and [`BATCH`] times at most, and says how
+/// often the kernel took it.
+pub fn send_many<'s>(
+    socket: &UdpSocket,
+    payload: &[u8],
+    sizes: impl Iterator<Item = &'s usize>,
+) -> io::Result<u64> {
+    // SAFETY: all zeros is a valid `iovec` and a valid `mmsghdr`.
+    let (mut iovs, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
+        unsafe { (zeroed(), zeroed()) };
+    let mut count: libc::c_uint = 0;
+    for ((iov, message), size) in iovs.iter_mut().zip(&mut messages).zip(sizes) {
+        iov.iov_base = payload.as_ptr().cast_mut().cast();
+        iov.iov_len = payload.len().min(*size);
+        message.msg_hdr.msg_iov = iov;
         message.msg_hdr.msg_iovlen = 1;
+        count += 1;
     }
-    // SAFETY: every header points to `iov`, which points to `payload`; both outlive the call and are only read.
-    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH_C, 0) };
+    // SAFETY: the first `count` headers point each to its own `iovec` and that into `payload`; all outlive the call and
+    // are only read.
+    let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), count, 0) };
     if let Ok(sent) = u64::try_from(sent) {
         return Ok(sent);
     }
@@ -180,8 +193,8 @@ pub fn send_many(socket: &UdpSocket, payload: &[u8]) -> io::Result<u64> {
     }
 }
 
-/// Takes up to [`BATCH`] datagrams of at most 2048 octets, and says how many had this size.
-pub fn receive_many(socket: &UdpSocket, size: usize) -> io::Result<u64> {
+/// Takes up to [`BATCH`] datagrams of at most 2048 octets, and says how many had one of these sizes.
+pub fn receive_many(socket: &UdpSocket, wanted: &[usize]) -> io::Result<u64> {
     let mut buffers = [[0_u8; 2048]; BATCH];
     // SAFETY: all zeros is a valid `iovec` and a valid `mmsghdr`.
     let (mut iovs, mut messages): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
@@ -198,5 +211,5 @@ pub fn receive_many(socket: &UdpSocket, size: usize) -> io::Result<u64> {
         unsafe { libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), BATCH_C, flags, patience) };
     let Ok(received) = usize::try_from(received) else { return Err(io::Error::last_os_error()) };
     let sizes = messages.iter().take(received).filter_map(|message| usize::try_from(message.msg_len).ok());
-    Ok(sizes.filter(|length| *length == size).map(|_| 1).sum())
+    Ok(sizes.filter(|length| wanted.contains(length)).map(|_| 1).sum())
 }

@@ -12,6 +12,7 @@
 
 mod ask;
 mod learn;
+mod life;
 mod monitor;
 mod perform;
 mod reload;
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agent_api::{ApiError, ErrorKind, MonitorEvent};
+use agent_api::{ApiError, ErrorKind, MonitorEvent, PortKey};
 use bgp_peer::{SpeakerEvent, SpeakerHandle};
 use dataplane::Dataplane;
 use dataplane_core::Learned;
@@ -38,7 +39,8 @@ use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
 use crate::server::{Call, Reply, Request};
-use crate::state_file::StateDir;
+use crate::service::{Manager, Store};
+use crate::state_file::{Spooled, StateDir};
 
 /// The host's own way to workloads.
 pub const HOST_INTERFACE: &str = "vrouter0";
@@ -46,26 +48,15 @@ pub const HOST_INTERFACE: &str = "vrouter0";
 const PUBLISH_DELAY: Duration = Duration::from_millis(5);
 /// Stops like SIGTERM, but neighbors that can (RFC 4724) keep our routes: we come back.
 const RESTART: &str = "SIGUSR2";
+/// What the API's listener is called while the service manager holds it.
+const LISTENER: &str = "api";
 const TICK: Duration = Duration::from_secs(1);
 
 /// Runs the agent until it is told to stop. `file` is where the configuration came from and is read again on reload.
-pub async fn run(config: Config, file: PathBuf) -> Result<(), Error> {
-    let (mut agent, mut inputs) = start::start(config, file).await?;
+pub async fn run(config: Config, file: PathBuf, manager: Manager) -> Result<(), Error> {
+    let (mut agent, mut inputs) = start::start(config, file, manager).await?;
     let reason = agent.run(&mut inputs).await;
-    info!(reason, "stopping");
-    // From here on nobody finds the socket, and whoever waits is told to ask again later.
-    let _ = std::fs::remove_file(&agent.config.socket);
-    inputs.calls.close();
-    while inputs.calls.try_recv().is_ok() {}
-    agent.callers.clear();
-    // Whoever watches sees the end of it while the neighbors are told.
-    agent.monitor = None;
-    agent.write_routes_now().await;
-    if let Bgp::Running(speaker) = &agent.bgp {
-        speaker.shutdown(reason == RESTART).await;
-    }
-    inputs.server.abort();
-    agent.metrics.iter().for_each(tokio::task::JoinHandle::abort);
+    agent.end(inputs, reason).await;
     Ok(())
 }
 
@@ -106,6 +97,11 @@ struct Agent {
     /// For servers of ours that begin later.
     own_calls: mpsc::Sender<Call>,
     started: Instant,
+    store: Arc<Store>,
+    watchdog: Option<Duration>,
+    before: life::Before,
+    /// What the service manager was told last.
+    told: String,
 }
 
 /// The speaker starts last, but what it will say is known before.
@@ -119,6 +115,8 @@ impl Agent {
     async fn run(&mut self, inputs: &mut Inputs) -> &'static str {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats = interval(self.beat_period());
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let publish_at = self.publish_at;
             let publish = async {
@@ -134,6 +132,7 @@ impl Agent {
                 Some(learned) = inputs.learned.recv() => self.learn(learned).await,
                 () = publish => self.publish(),
                 _ = ticks.tick() => self.tick().await,
+                _ = beats.tick() => self.beat(),
                 _ = inputs.hangup.recv() => self.hang_up().await,
                 _ = inputs.terminate.recv() => return "SIGTERM",
                 _ = inputs.interrupt.recv() => return "SIGINT",
@@ -208,19 +207,40 @@ impl Agent {
     }
 
     async fn tick(&mut self) {
+        if !self.state.is_writable() {
+            let state = Arc::clone(&self.state);
+            // What it finds is in the status.
+            let _ = tokio::task::spawn_blocking(move || state.probe()).await;
+        }
         self.work_off_spool().await;
         let now = self.now();
         self.handle(Event::Tick { now }).await;
         self.look_after_routes().await;
+        self.tell_status().await;
     }
 
     /// DELs that vrouter-cni could not deliver. A file goes once its port has.
     async fn work_off_spool(&mut self) {
         for spooled in self.state.spooled() {
-            info!(port = %spooled.key, "delete that was left on disk");
+            let Some(key) = self.spooled_key(&spooled) else { continue };
+            info!(port = %key, "delete that was left on disk");
             let now = self.now();
-            self.handle(Event::Spooled { file: spooled.file, key: spooled.key, now }).await;
+            self.handle(Event::Spooled { file: spooled.file, key, now }).await;
         }
+    }
+
+    /// A file that cannot be read still has its name, which is that of the interface to go.
+    fn spooled_key(&self, spooled: &Spooled) -> Option<PortKey> {
+        let why = match &spooled.key {
+            Ok(key) => return Some(key.clone()),
+            Err(why) => why,
+        };
+        let interface = spooled.file.split('.').next().unwrap_or_default();
+        let key = self.overlay.key_of(interface).cloned();
+        if key.is_none() {
+            self.state.put_spooled_aside(&spooled.file, why);
+        }
+        key
     }
 
     /// Lets the overlay decide, and does what it wants.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use vrouter_agent::config::Config;
+use vrouter_agent::service::Manager;
 use vrouter_agent::{Error, agent};
 
 const EXAMPLES: &str = "\
@@ -41,6 +42,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let manager = Manager::from_environment();
     let directives = arguments.log.clone().or_else(|| std::env::var("RUST_LOG").ok());
     let filter = match EnvFilter::try_new(directives.as_deref().unwrap_or("info")) {
         Ok(filter) => filter,
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
             print!("configuration ok\n{config}");
             return Ok(());
         }
-        run(config, arguments.config.clone())
+        run(config, arguments.config.clone(), manager)
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,12 +77,12 @@ fn main() -> ExitCode {
 }
 
 /// One thread for control; the dataplane has its own, and the disk gets one when it is needed.
-fn run(config: Config, file: PathBuf) -> Result<(), Error> {
+fn run(config: Config, file: PathBuf, manager: Manager) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         .thread_keep_alive(Duration::from_secs(1))
         .build()
         .map_err(Error::Runtime)?;
-    runtime.block_on(agent::run(config, file))
+    runtime.block_on(agent::run(config, file, manager))
 }

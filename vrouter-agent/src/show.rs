@@ -51,6 +51,7 @@ pub fn status(
         neighbors: neighbors.len(),
         routes: overlay.vrfs().iter().map(|vrf| overlay.routes(vrf.id).count()).sum(),
         rss_bytes: crate::memory::usage().rss,
+        run: None,
     }
 }
 

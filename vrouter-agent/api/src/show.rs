@@ -32,6 +32,9 @@ pub struct Status {
     /// Resident memory of the agent.
     #[serde(default)]
     pub rss_bytes: u64,
+    /// How this run goes; absent from agents that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<crate::RunStatus>,
 }
 
 /// `show vrfs`.

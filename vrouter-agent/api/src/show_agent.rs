@@ -5,6 +5,49 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use vrouter_types::{Label, Prefix};
 
+/// How the agent's run goes, beside what it does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RunStatus {
+    /// The dataplane's threads.
+    pub workers: Vec<WorkerStatus>,
+    /// Sockets that the service manager holds for the next run; absent where there is no such manager.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_sockets: Option<usize>,
+    /// How this run began.
+    pub start: LastStart,
+    /// Deletes of vrouter-cni that wait on disk.
+    pub spooled_deletes: usize,
+    /// State files that could not be read and were put aside, as `*.bad`.
+    pub unreadable_files: usize,
+}
+
+/// A thread of the dataplane.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: usize,
+    /// Whether it moves packets.
+    pub moves: bool,
+    /// For how long it has not, in milliseconds.
+    pub stuck_msec: u64,
+}
+
+/// How a run began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastStart {
+    /// Sockets that the last run left and this one serves; none: it began with nothing.
+    pub adopted_sockets: usize,
+    /// The version of the last run, where that ended on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous_version: Option<String>,
+    /// From its last packet to our first, in microseconds, where the last run ended on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause_usec: Option<u64>,
+}
+
 /// What a reload did. A file with mistakes is an error instead, and changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

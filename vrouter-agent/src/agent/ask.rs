@@ -26,8 +26,11 @@ impl Agent {
                 let summary = self.running()?.summary().await;
                 let uptime = self.started.elapsed();
                 let mut problems = overlay.problems();
+                problems.extend(self.state.problems());
                 problems.extend(show::bgp_problems(&summary.neighbors));
-                Reply::Status(show::status(overlay, Some(&summary), uptime, true, problems))
+                let mut status = show::status(overlay, Some(&summary), uptime, self.state.is_writable(), problems);
+                status.run = Some(self.run_status());
+                Reply::Status(status)
             }
             Request::BgpSummary => {
                 let summary = self.running()?.summary().await;

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::config::Config;
 use crate::event::Event;
 use crate::server::serve_metrics;
+use crate::service;
 
 impl Agent {
     /// Nobody waits: the log says what came of it.
@@ -25,6 +26,13 @@ impl Agent {
 
     /// A file with mistakes changes nothing.
     pub(super) async fn reload(&mut self, reply: Caller) {
+        service::reloading();
+        self.read_again(reply).await;
+        let status = self.status_line().await;
+        service::ready(&status);
+    }
+
+    async fn read_again(&mut self, reply: Caller) {
         let file = self.file.clone();
         let loaded = tokio::task::spawn_blocking(move || Config::load(&file)).await;
         let refuse = |text: String| {

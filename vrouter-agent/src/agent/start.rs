@@ -3,22 +3,25 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bgp_peer::{FamilySet, Speaker, SpeakerConfig, SpeakerError, VrfImport};
-use dataplane::Dataplane;
+use dataplane::{Dataplane, Keeper, Kept};
 use dataplane_core::Gateway;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 use vrouter_types::Asn;
 
+use super::life::Before;
 use super::perform::local_route;
 use super::routes::RouteWriter;
-use super::{Agent, Bgp, HOST_INTERFACE, Inputs, learn, monitor};
+use super::{Agent, Bgp, HOST_INTERFACE, Inputs, LISTENER, learn, monitor};
 use crate::Error;
 use crate::config::{Config, FamilyName, NeighborConfig, PeerAddress};
 use crate::event::{Event, Restore};
@@ -26,6 +29,7 @@ use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
 use crate::server;
+use crate::service::{self, Manager, Store};
 use crate::state_file::{StateDir, boot_id};
 
 const CALLS: usize = 64;
@@ -33,18 +37,25 @@ const BGP_EVENTS: usize = 64;
 /// Reading the kernel's tables takes milliseconds.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-pub(super) async fn start(config: Config, file: PathBuf) -> Result<(Agent, Inputs), Error> {
-    let config = Arc::new(config);
+pub(super) async fn start(
+    config: Config,
+    file: PathBuf,
+    mut manager: Manager,
+) -> Result<(Agent, Inputs), Error> {
+    let (config, started) = (Arc::new(config), Instant::now());
     info!(name = config.name, version = env!("CARGO_PKG_VERSION"), vrfs = config.vrfs.len(), "starting");
     let terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
     let interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
     let restart = signal(SignalKind::user_defined2()).map_err(Error::Runtime)?;
     let hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
     let state = StateDir::open(&config.state_dir)?;
+    let before = Before::new(state.take_last_stop());
     // From here on callers can connect. They wait until they are served.
-    let listener = server::bind(&config.socket).await.map_err(|error| Error::Socket(error.to_string()))?;
+    let listener = listen(&config, &mut manager).await?;
     let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
-    let dataplane = Dataplane::start(dataplane_config(&config), fib.build(&overlay));
+    let store = Arc::clone(&manager.store);
+    let kept = Kept::new(manager.inherited, Arc::<Store>::clone(&store));
+    let dataplane = Dataplane::prepare(dataplane_config(&config), fib.build(&overlay), kept);
     let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
     let (mut netlink, mut net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
     let gateway = Gateway::default();
@@ -67,16 +78,22 @@ pub(super) async fn start(config: Config, file: PathBuf) -> Result<(Agent, Input
         callers: HashMap::new(),
         next_call: 0,
         publish_at: None,
-        started: Instant::now(),
+        started,
+        store,
+        watchdog: manager.watchdog,
+        before,
+        told: String::new(),
         config: Arc::clone(&config),
     };
     agent.restore().await?;
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
+    agent.serve()?;
     let bgp_events = agent.start_bgp().await?;
     let server = tokio::spawn(server::serve(listener, own_calls));
     agent.start_metrics();
     info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
+    service::ready(&agent.status_line().await);
     let learned = learn::listen(&agent.dataplane);
     Ok((
         agent,
@@ -84,7 +101,28 @@ pub(super) async fn start(config: Config, file: PathBuf) -> Result<(Agent, Input
     ))
 }
 
+/// Where the last run listened, if the service manager has kept that, so that nobody is refused meanwhile.
+async fn listen(config: &Config, manager: &mut Manager) -> Result<UnixListener, Error> {
+    if let Some(fd) = manager.inherited.remove(LISTENER) {
+        match service::adopt_listener(fd, &config.socket) {
+            Some(listener) => return Ok(listener),
+            None => manager.store.forget(LISTENER),
+        }
+    }
+    let listener = server::bind(&config.socket).await.map_err(|error| Error::Socket(error.to_string()))?;
+    manager.store.keep(LISTENER, listener.as_fd());
+    Ok(listener)
+}
+
 impl Agent {
+    /// All that packets need is there: they are forwarded from now on.
+    fn serve(&mut self) -> Result<(), Error> {
+        self.publish();
+        self.dataplane.serve().map_err(|error| Error::Dataplane(error.to_string()))?;
+        self.before.workers_run(self.dataplane.adopted());
+        Ok(())
+    }
+
     async fn restore(&mut self) -> Result<(), Error> {
         let loaded = self.state.load()?;
         let mut links = Vec::new();
@@ -123,9 +161,10 @@ impl Agent {
                 warn!("the kernel has not told its addresses yet");
                 return Ok(());
             };
-            let is_underlay = matches!(event, NetlinkEvent::Underlay(_));
+            // The underlay is told before.
+            let is_last = matches!(event, NetlinkEvent::HostAddresses(_));
             self.net_event(event).await;
-            if is_underlay {
+            if is_last {
                 return Ok(());
             }
         }
