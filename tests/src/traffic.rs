@@ -2,7 +2,7 @@
 //! namespace of its caller and says what it saw.
 //!
 //! The UDP ends use `sendmmsg` and `recvmmsg`, so that the generator is not what gets measured. Payloads are stamped
-//! with a sequence number; the sink counts only datagrams of the expected size.
+//! with a sequence number; the sink counts only datagrams of the expected sizes.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -126,10 +126,12 @@ pub fn tcp_pong(listener: &TcpListener) -> io::Result<()> {
 /// How the UDP source sends.
 #[derive(Debug, Clone, Copy)]
 pub struct UdpLoad {
-    /// Payload octets per datagram.
-    pub size: usize,
+    /// Payload octets per datagram, in turn.
+    pub sizes: &'static [usize],
     /// Different source ports.
     pub flows: usize,
+    /// Datagrams of one flow in a row, [`BATCH`] at most.
+    pub burst: usize,
     /// For how long.
     pub time: Duration,
     /// Datagrams per second; `None`: as fast as it goes.
@@ -146,32 +148,36 @@ pub fn udp_source(to: SocketAddr, load: UdpLoad) -> io::Result<Transfer> {
         socket.connect(to)?;
         sockets.push(socket);
     }
-    let payload = vec![0x5a; load.size.min(MAX_DATAGRAM)];
+    let payload = [0x5a; MAX_DATAGRAM];
+    let burst = load.burst.clamp(1, BATCH);
     let (begin, mut sent, mut turn) = (Instant::now(), 0_u64, 0);
     while begin.elapsed() < load.time {
         if let Some(pace) = load.pace {
             let due =
                 u64::try_from(begin.elapsed().as_micros() * u128::from(pace) / 1_000_000).unwrap_or(u64::MAX);
-            if sent + BATCH as u64 > due {
+            if sent + burst as u64 > due {
                 std::thread::sleep(Duration::from_micros(50));
                 continue;
             }
         }
         let socket = &sockets[turn % sockets.len()];
+        // Every flow gets every size, whatever the numbers of both.
+        let sizes =
+            load.sizes.iter().cycle().skip((turn * burst + turn / sockets.len()) % load.sizes.len().max(1));
         turn += 1;
-        sent += sys::send_many(socket, &payload)?;
+        sent += sys::send_many(socket, &payload, sizes.take(burst))?;
     }
     Ok(Transfer { amount: sent, time: begin.elapsed() })
 }
 
-/// Counts datagrams of `size` octets until none comes for half a second, but for `longest` at most.
-pub fn udp_sink(socket: &UdpSocket, size: usize, longest: Duration) -> io::Result<Transfer> {
+/// Counts datagrams of these sizes until none comes for half a second, but for `longest` at most.
+pub fn udp_sink(socket: &UdpSocket, sizes: &[usize], longest: Duration) -> io::Result<Transfer> {
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
     sys::grow_receive_buffer(socket);
     let deadline = Instant::now() + longest;
     let (mut first, mut last, mut amount) = (None, Instant::now(), 0);
     while Instant::now() < deadline {
-        match sys::receive_many(socket, size) {
+        match sys::receive_many(socket, sizes) {
             Ok(count) => {
                 last = Instant::now();
                 first.get_or_insert(last);
@@ -206,14 +212,20 @@ mod tests {
     }
 
     #[test]
-    fn udp_sink_counts_only_the_expected_size() {
+    fn udp_sink_counts_only_the_expected_sizes() {
         let sink = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = sink.local_addr().unwrap();
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         other.send_to(&[0; 7], to).unwrap();
-        let load = UdpLoad { size: 18, flows: 3, time: Duration::from_millis(20), pace: Some(20_000) };
+        let load = UdpLoad {
+            sizes: &[18, 36],
+            flows: 3,
+            burst: 4,
+            time: Duration::from_millis(20),
+            pace: Some(20_000),
+        };
         let sent = udp_source(to, load).unwrap();
-        let received = udp_sink(&sink, 18, Duration::from_secs(5)).unwrap();
+        let received = udp_sink(&sink, &[18, 36], Duration::from_secs(5)).unwrap();
         assert!(received.amount > 0 && received.amount <= sent.amount);
     }
 }

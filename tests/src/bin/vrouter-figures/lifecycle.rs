@@ -40,7 +40,7 @@ fn node(lab: &Lab, host: u8) -> Node {
     Node::start(lab, "figures", host, &AgentConfig::new(65000).vrf(&vrf))
 }
 
-fn resident(node: &Node) -> f64 {
+pub(crate) fn resident(node: &Node) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     let kilobytes: f64 =

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use crate::goals::Aim;
+
 /// Everything measured so far.
 #[derive(Default)]
 pub(crate) struct Figures(Map<String, Value>);
@@ -27,6 +29,33 @@ impl Figures {
         self.0.insert(
             format!("{what} / {name}"),
             json!({ "unit": unit, "ours": ours, "peer": theirs, "peerName": name, "ratio": ratio }),
+        );
+    }
+
+    /// Prints one contender's runs, and keeps them.
+    pub(crate) fn series(&mut self, key: &str, name: &str, unit: &str, runs: &[f64], p99: f64, cpu: f64) {
+        let p99_words = if p99 > 0.0 { format!("   p99 {p99:.1} {unit}") } else { String::new() };
+        println!("  {name:18} {:>26} {unit:6} {cpu:>6.2} CPU-seconds{p99_words}", spread(runs));
+        self.0.insert(
+            key.to_owned(),
+            json!({ "unit": unit, "runs": runs, "median": median(runs), "p99": p99, "cpuSeconds": cpu }),
+        );
+    }
+
+    /// Prints a ratio of medians beside what is asked of it, and keeps it.
+    pub(crate) fn ratio(&mut self, key: &str, ours: (&str, &[f64]), peer: (&str, &[f64]), aim: Option<Aim>) {
+        let ratio = median(ours.1) / median(peer.1);
+        let asked = aim.map_or(String::new(), |aim| {
+            let (sign, verdict) = (if aim.less { "≤" } else { "≥" }, aim.judge(ratio));
+            format!("   floor {sign} {:.2}, goal {sign} {:.2}: {verdict}", aim.floor, aim.goal)
+        });
+        println!("    {} / {}: {ratio:.2}{asked}", ours.0, peer.0);
+        self.0.insert(
+            format!("{key}, {} / {}", ours.0, peer.0),
+            json!({
+                "ratio": ratio, "floor": aim.map(|aim| aim.floor), "goal": aim.map(|aim| aim.goal),
+                "verdict": aim.map(|aim| aim.judge(ratio)),
+            }),
         );
     }
 

@@ -1,60 +1,127 @@
-//! TCP bulk, small UDP packets and round trips between two pods on two nodes, ours beside kernel VXLAN.
-
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::time::Duration;
+//! TCP bulk, UDP packets and round trips between two pods, ours beside the kernel's own ways and Open vSwitch.
 
 use vrouter_tests::lab::Lab;
-use vrouter_tests::traffic::{self, UdpLoad};
 
-use crate::contender::{self, Contender};
+use crate::contender::{self, Contender, GRE, UDP};
+use crate::goals::aim;
+use crate::measure::{Run, Test, run};
 use crate::report::{Figures, median};
+use crate::{Options, listed, peers};
 
-/// How long each transfer lasts.
-const TIME: Duration = Duration::from_secs(2);
-/// Payload of a small UDP packet.
-const SMALL: usize = 18;
-/// Round trips per run.
-const ROUND_TRIPS: usize = 4000;
-
-/// One thing to measure; larger is better but for `Rtt`.
-#[derive(Clone, Copy)]
-enum Test {
-    Tcp { streams: usize },
-    Udp { flows: usize },
-    Rtt,
+/// Where the two pods stand, and what the link between their nodes does by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scene {
+    On,
+    Nic,
+    Off,
+    Node,
 }
 
-/// A run of a test: the figure, and the CPU seconds of the whole machine meanwhile.
-struct Run {
-    figure: f64,
-    cpu: f64,
-}
-
-/// Measures all tests, contenders interleaved.
-pub(crate) fn compare(figures: &mut Figures, runs: usize) {
-    let lab = Lab::new();
-    let contenders = [
-        contender::ours(&lab, "udp", [21, 22], "mpls-over-udp"),
-        contender::ours(&lab, "gre", [23, 24], "mpls-over-gre"),
-        contender::kernel_vxlan(&lab),
+impl Scene {
+    const ALL: [(Scene, &str, &str); 4] = [
+        (Scene::On, "on", "two nodes, underlay offloads on"),
+        (Scene::Nic, "nic", "two nodes, underlay like a NIC: sending offloads off, GRO on"),
+        (Scene::Off, "off", "two nodes, all underlay offloads off"),
+        (Scene::Node, "node", "one node"),
     ];
-    println!("\nremote, offloads on, receivers verify checksums, median of {runs} interleaved runs (range)");
-    for (what, unit, test) in [
-        ("TCP 1 stream", "Gbit/s", Test::Tcp { streams: 1 }),
-        ("TCP 4 streams", "Gbit/s", Test::Tcp { streams: 4 }),
-        ("UDP 18 B, 1 flow", "kpps", Test::Udp { flows: 1 }),
-        ("UDP 18 B, 100 flows", "kpps", Test::Udp { flows: 100 }),
-        ("TCP round trip p50", "µs", Test::Rtt),
-    ] {
-        compare_one(figures, what, unit, test, &contenders, runs);
+
+    /// What ethtool is told about both ends of the underlay.
+    pub(crate) fn features(self) -> &'static [&'static str] {
+        match self {
+            Scene::On | Scene::Node => &[],
+            Scene::Nic => {
+                &["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "tx", "off", "gro", "on"]
+            }
+            Scene::Off => {
+                &["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "tx", "off", "gro", "off"]
+            }
+        }
     }
+
+    /// The tests that say something here.
+    fn tells(self, test: Test) -> bool {
+        match self {
+            Scene::On => true,
+            Scene::Nic | Scene::Off => {
+                matches!(
+                    test,
+                    Test::Tcp { .. } | Test::Udp { flows: 1, .. } | Test::Udp { flows: 1000, mixed: true }
+                )
+            }
+            Scene::Node => {
+                matches!(test, Test::Tcp { .. } | Test::Udp { mixed: false, flows: 1 | 1000 } | Test::Rtt)
+            }
+        }
+    }
+}
+
+/// Measures everything that was asked for, contenders interleaved.
+pub(crate) fn compare(figures: &mut Figures, options: &Options) {
+    for (scene, name, words) in Scene::ALL {
+        if !listed(&options.underlay, name) {
+            continue;
+        }
+        let tests: Vec<_> = Test::ALL
+            .into_iter()
+            .filter(|(row, .., test)| listed(&options.row, row) && scene.tells(*test))
+            .collect();
+        if tests.is_empty() {
+            continue;
+        }
+        let lab = Lab::new();
+        let contenders = contenders(&lab, scene, options);
+        println!(
+            "\n{words}; receivers verify checksums; median of {} interleaved runs (range)",
+            options.runs
+        );
+        for (_, what, unit, test) in tests {
+            compare_one(figures, (scene, name), (what, unit, test), &contenders, options.runs.into());
+        }
+    }
+}
+
+fn contenders(lab: &Lab, scene: Scene, options: &Options) -> Vec<Contender> {
+    let wanted = |name: &str| listed(&options.contender, name);
+    let mut contenders = Vec::new();
+    let mut host = 20;
+    let mut own = |kind: &'static str, encapsulation: &str| {
+        for agent in std::iter::once(None).chain(options.beside.iter().map(Some)) {
+            let name = agent
+                .and_then(|agent| agent.file_stem())
+                .map_or(kind.to_owned(), |file| format!("{kind}-{}", file.to_string_lossy()));
+            if wanted(&name) {
+                host += 2;
+                let agent = agent.map(|agent| agent.as_path());
+                contenders.push(contender::ours(lab, name, [host, host + 1], encapsulation, scene, agent));
+            }
+        }
+    };
+    match scene {
+        Scene::Node => {
+            own(contender::OURS, "mpls-over-udp");
+            let peers: [(_, fn(&Lab) -> Option<Contender>); 3] = [
+                (contender::OVS, peers::open_vswitch),
+                (contender::DIRECT, |lab| Some(peers::direct_veth(lab))),
+                (contender::FORWARD, |lab| Some(peers::kernel_forwarding(lab))),
+            ];
+            let peers = peers.into_iter().filter(|(name, _)| wanted(name));
+            contenders.extend(peers.filter_map(|(_, make)| make(lab)));
+        }
+        Scene::On | Scene::Nic | Scene::Off => {
+            own(UDP, "mpls-over-udp");
+            own(GRE, "mpls-over-gre");
+            if wanted(contender::VXLAN) {
+                contenders.push(peers::kernel_vxlan(lab, scene));
+            }
+        }
+    }
+    contenders
 }
 
 fn compare_one(
     figures: &mut Figures,
-    what: &str,
-    unit: &str,
-    test: Test,
+    (scene, scene_name): (Scene, &str),
+    (what, unit, test): (&str, &str, Test),
     contenders: &[Contender],
     runs: usize,
 ) {
@@ -64,65 +131,26 @@ fn compare_one(
             series.push(run(contender, test));
         }
     }
-    let column = |of: fn(&Run) -> f64| -> Vec<Vec<f64>> {
-        series.iter().map(|runs| runs.iter().map(of).collect()).collect()
-    };
-    let (values, cpu) = (column(|run| run.figure), column(|run| run.cpu));
-    let (Some((baseline, ours)), Some(baseline_cpu)) = (values.split_last(), cpu.last()) else { return };
-    for ((contender, ours), cpu) in contenders.iter().zip(ours).zip(&cpu) {
-        let what = format!("{what}, {}", contender.name);
-        figures.beside(&what, unit, ours, ("kernel VXLAN", baseline));
-        println!("{:32} CPU-seconds {:.2} beside {:.2}", "", median(cpu), median(baseline_cpu));
+    let of = |runs: &[Run], value: fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<_>>();
+    println!("{what}");
+    for (contender, runs) in contenders.iter().zip(&series) {
+        figures.series(
+            &format!("{scene_name}: {what}, {}", contender.name),
+            &contender.name,
+            unit,
+            &of(runs, |run| run.figure),
+            median(&of(runs, |run| run.p99)),
+            median(&of(runs, |run| run.cpu)),
+        );
     }
-}
-
-fn run(contender: &Contender, test: Test) -> Run {
-    let before = cpu_seconds();
-    let figure = match test {
-        Test::Tcp { streams } => tcp(contender, streams),
-        Test::Udp { flows } => udp(contender, flows),
-        Test::Rtt => round_trip(contender),
-    };
-    let figure = figure.unwrap_or_else(|error| panic!("{}: {error}", contender.name));
-    Run { figure, cpu: cpu_seconds() - before }
-}
-
-fn tcp(contender: &Contender, streams: usize) -> std::io::Result<f64> {
-    let to = SocketAddr::new(contender.to, 5001);
-    let listener = contender.sink.run(|| TcpListener::bind(to))?;
-    let sink = std::thread::spawn(move || traffic::tcp_sink(&listener, streams));
-    contender.source.run(|| traffic::tcp_source(to, streams, TIME))?;
-    let transfer = sink.join().map_err(|_| std::io::Error::other("sink panicked"))??;
-    Ok(transfer.rate() * 8.0 / 1e9)
-}
-
-fn udp(contender: &Contender, flows: usize) -> std::io::Result<f64> {
-    let to = SocketAddr::new(contender.to, 5002);
-    let socket = contender.sink.run(|| UdpSocket::bind(to))?;
-    let sink = std::thread::spawn(move || traffic::udp_sink(&socket, SMALL, TIME * 3));
-    let load = UdpLoad { size: SMALL, flows, time: TIME, pace: None };
-    contender.source.run(|| traffic::udp_source(to, load))?;
-    let transfer = sink.join().map_err(|_| std::io::Error::other("sink panicked"))??;
-    Ok(transfer.rate() / 1e3)
-}
-
-fn round_trip(contender: &Contender) -> std::io::Result<f64> {
-    let to = SocketAddr::new(contender.to, 5003);
-    let listener = contender.sink.run(|| TcpListener::bind(to))?;
-    let pong = std::thread::spawn(move || traffic::tcp_pong(&listener));
-    let times = contender.source.run(|| traffic::tcp_ping_pong(to, ROUND_TRIPS))?;
-    pong.join().map_err(|_| std::io::Error::other("pong panicked"))??;
-    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
-    Ok(middle.as_secs_f64() * 1e6)
-}
-
-/// Seconds that all CPUs together were busy since boot.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let line = stat.lines().next().unwrap_or_default();
-    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
-    // user nice system idle iowait irq softirq …: all but idle and iowait, in ticks of 10 ms.
-    let busy: u64 =
-        ticks.iter().take(7).enumerate().filter(|(at, _)| ![3, 4].contains(at)).map(|(_, t)| t).sum();
-    busy as f64 / 100.0
+    for (contender, runs) in contenders.iter().zip(&series).filter(|(contender, _)| contender.is_ours) {
+        for (peer, theirs) in contenders.iter().zip(&series).filter(|(peer, _)| !peer.is_ours) {
+            figures.ratio(
+                &format!("{scene_name}: {what}"),
+                (&contender.name, &of(runs, |run| run.figure)),
+                (&peer.name, &of(theirs, |run| run.figure)),
+                aim(scene, test, &contender.name, &peer.name),
+            );
+        }
+    }
 }
