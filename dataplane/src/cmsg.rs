@@ -5,6 +5,8 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use crate::vlan::NUMBER;
+
 /// Control messages that we send: segment size and traffic class.
 pub(crate) const SEND_CONTROL: usize = 48;
 /// Control messages that we receive: the same two, and room for what the kernel may add.
@@ -58,8 +60,8 @@ pub(crate) struct Received {
     pub(crate) segment: usize,
     pub(crate) tos: u8,
     pub(crate) truncated: bool,
-    /// A VLAN tag that the kernel took off.
-    pub(crate) vlan: bool,
+    /// The number of the VLAN tag that the kernel took off; a tag that only says a priority is none.
+    pub(crate) vlan: Option<u16>,
 }
 
 /// One message to send: pieces of memory, gathered.
@@ -110,8 +112,12 @@ pub(crate) fn read_control(mut octets: &[u8], received: &mut Received) {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                 received.tos = u8::try_from(number(CONTROL_HEADER)).unwrap_or(0);
             }
-            // struct tpacket_auxdata begins with its status.
-            (libc::SOL_PACKET, PACKET_AUXDATA) => received.vlan = number(CONTROL_HEADER) & STATUS_VLAN != 0,
+            // struct tpacket_auxdata begins with its status; the tag is behind two lengths and two offsets.
+            (libc::SOL_PACKET, PACKET_AUXDATA) => {
+                let tag = octets.get(CONTROL_HEADER + 16..).and_then(|rest| rest.first_chunk());
+                let tag = tag.map_or(0, |tag| u16::from_ne_bytes(*tag) & NUMBER);
+                received.vlan = (number(CONTROL_HEADER) & STATUS_VLAN != 0 && tag != 0).then_some(tag);
+            }
             _ => {}
         }
         octets = octets.get(len.next_multiple_of(CONTROL_ALIGN)..).unwrap_or_default();
@@ -181,9 +187,16 @@ mod tests {
         let mut received = Received::default();
         read_control(&control(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &3i32.to_ne_bytes()), &mut received);
         assert_eq!(received.tos, 3);
-        let auxdata = [&STATUS_VLAN.to_ne_bytes()[..], &[0; 16]].concat();
-        read_control(&control(libc::SOL_PACKET, PACKET_AUXDATA, &auxdata), &mut received);
-        assert!(received.vlan);
+        for (status, tag, expected) in [
+            (STATUS_VLAN, 101u16, Some(101)),
+            (STATUS_VLAN, 0xe065, Some(101)),
+            (STATUS_VLAN, 0xe000, None),
+            (0, 7, None),
+        ] {
+            let auxdata = [&status.to_ne_bytes()[..], &[0; 12], &tag.to_ne_bytes(), &[0; 2]].concat();
+            read_control(&control(libc::SOL_PACKET, PACKET_AUXDATA, &auxdata), &mut received);
+            assert_eq!(received.vlan, expected, "{tag}");
+        }
     }
 
     #[test]

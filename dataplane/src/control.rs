@@ -1,5 +1,7 @@
 //! What control may ask of the dataplane: open, close, publish, count.
 
+mod frames;
+
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -255,6 +257,15 @@ impl Dataplane {
     /// Serves this interface as a port: when this returns, its frames are received. The host's own stack is shut out
     /// of the interface's ingress first.
     pub fn open_port(&self, port: PortId, interface: &str) -> Result<(), DataplaneError> {
+        self.open(port, interface, None)
+    }
+
+    /// The same for a sub-port: the frames of the interface that carry this 802.1Q tag.
+    pub fn open_sub_port(&self, port: PortId, interface: &str, vlan: u16) -> Result<(), DataplaneError> {
+        self.open(port, interface, Some(vlan))
+    }
+
+    fn open(&self, port: PortId, interface: &str, vlan: Option<u16>) -> Result<(), DataplaneError> {
         let name = || interface.to_owned();
         if sys::if_index(interface).is_err() {
             return Err(DataplaneError::NoInterface { port, interface: name() });
@@ -266,11 +277,13 @@ impl Dataplane {
         let old = self.snapshots.load_full();
         let failed = |source| DataplaneError::OpenPort { port, interface: name(), source };
         let (outside, buffer) = (Name::Port(port, interface), self.config.socket_buffer);
-        let link = PortLink::open(outside, interface, buffer, old.port_stats(port), &self.kept);
+        let link = PortLink::open(outside, (interface, vlan), buffer, old.port_stats(port), &self.kept);
         let link = Arc::new(link.map_err(failed)?);
         let worker = self.worker_of(port).ok_or(DataplaneError::Stopped)?;
         // Published before it is watched, so that the first event finds it.
-        self.snapshots.store(Arc::new(old.with_port(port, Some(Arc::clone(&link)))));
+        let next = old.with_port(port, Some(Arc::clone(&link)));
+        frames::share(&next, interface, vlan.is_some());
+        self.snapshots.store(Arc::new(next));
         if let Err(error) = worker.shared.epoll.add(link.fd(), Token::Port(port).write()) {
             self.snapshots.store(old);
             return Err(failed(error));
@@ -293,6 +306,8 @@ impl Dataplane {
         let Some(link) = old.port(port) else { return };
         let next = old.with_port(port, None);
         let last = next.ports.iter().flatten().next().is_none();
+        let shared = frames::is_shared(&next, link.interface());
+        frames::share(&next, link.interface(), link.vlan.is_some());
         self.snapshots.store(Arc::new(next));
         if let Some(worker) = self.worker_of(port) {
             let _ = worker.shared.epoll.remove(link.fd());
@@ -301,7 +316,9 @@ impl Dataplane {
         drop(publishing);
         self.wake_all();
         // The interface may be gone already, and its chain with it.
-        let _ = guard::let_host_in(link.interface());
+        if !shared {
+            let _ = guard::let_host_in(link.interface());
+        }
         if last {
             let _ = guard::clear();
         }

@@ -32,6 +32,7 @@ mod spin;
 mod sys;
 mod token;
 mod underlay;
+mod vlan;
 mod watch;
 mod worker;
 

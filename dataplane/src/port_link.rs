@@ -14,6 +14,7 @@ use crate::adopt::{Kept, Name, is_packet};
 use crate::cmsg::PACKET_AUXDATA;
 use crate::counters::PortStats;
 use crate::sys::{self, IfIndex};
+use crate::vlan;
 
 /// Not in the libc crate: uapi linux/if_packet.h.
 pub(crate) const PACKET_VNET_HDR: i32 = 15;
@@ -26,6 +27,8 @@ pub(crate) struct PortLink {
     socket: Socket,
     interface: String,
     index: IfIndex,
+    /// The tag of a sub-port's frames.
+    pub(crate) vlan: Option<u16>,
     down: AtomicBool,
     /// Whether frames go past the interface's queue.
     bypass: AtomicBool,
@@ -38,7 +41,7 @@ impl PortLink {
     /// Opens a socket on the interface, unless the last run left one: what has come meanwhile queues in it.
     pub(crate) fn open(
         name: Name<'_>,
-        interface: &str,
+        (interface, vlan): (&str, Option<u16>),
         buffer: usize,
         stats: Arc<PortStats>,
         kept: &Kept,
@@ -59,6 +62,10 @@ impl PortLink {
         // A veth has no queue to honour; where there is one, skipping it costs nothing but its shaping.
         let bypass = sys::set_option(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1).is_ok();
         set_buffers(fd, buffer);
+        // Before it is bound, so that no other frame ever enters it.
+        if let Some(number) = vlan {
+            vlan::accept_only(fd, number)?;
+        }
         // Binding anew would wait for the kernel to be done with the old binding.
         if !is_adopted {
             sys::bind_packet(fd, index)?;
@@ -67,6 +74,7 @@ impl PortLink {
             socket,
             interface: interface.to_owned(),
             index,
+            vlan,
             down: AtomicBool::new(false),
             bypass: AtomicBool::new(bypass),
             frame_size: AtomicUsize::new(0),
@@ -80,6 +88,7 @@ impl PortLink {
             socket,
             interface: String::new(),
             index: 0,
+            vlan: None,
             down: AtomicBool::new(false),
             bypass: AtomicBool::new(false),
             frame_size: AtomicUsize::new(0),
@@ -89,6 +98,11 @@ impl PortLink {
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Sends one message, without waiting: a virtio-net header and a frame.
+    pub(crate) fn send(&self, message: &[u8]) -> io::Result<()> {
+        self.socket.send_with_flags(message, libc::MSG_DONTWAIT).map(drop)
     }
 
     pub(crate) fn interface(&self) -> &str {

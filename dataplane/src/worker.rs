@@ -203,15 +203,21 @@ impl Worker {
         for slot in 0..received.unwrap_or(0) {
             let message = self.receiver.message(slot);
             octets += message.len.saturating_sub(VNET_HEADER_LEN);
-            packets += self.port_frame(snapshot, port, slot * STRIDE, message);
+            packets += self.port_frame(snapshot, (port, link.vlan), slot * STRIDE, message);
         }
         link.stats.traffic.received(packets as u64, octets as u64);
         self.finish_batch(snapshot);
     }
 
     /// Forwards one frame of a port, and tells how many packets it stands for.
-    fn port_frame(&mut self, snapshot: &Snapshot, port: PortId, at: usize, message: Received) -> usize {
-        let (range, vnet) = match self.split_vnet(at, message) {
+    fn port_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        (port, vlan): (PortId, Option<u16>),
+        at: usize,
+        message: Received,
+    ) -> usize {
+        let (range, vnet) = match self.split_vnet(at, message, vlan) {
             Ok(frame) => frame,
             Err(reason) => {
                 snapshot.drop_packets(reason, Some(port), 1);
@@ -225,12 +231,18 @@ impl Worker {
         packets
     }
 
-    fn split_vnet(&self, at: usize, message: Received) -> Result<(Range<usize>, VnetHeader), DropReason> {
+    /// The frame behind its virtio-net header. `vlan` is the tag that it must have had.
+    fn split_vnet(
+        &self,
+        at: usize,
+        message: Received,
+        vlan: Option<u16>,
+    ) -> Result<(Range<usize>, VnetHeader), DropReason> {
         let frame = at + VNET_HEADER_LEN;
         if message.truncated || message.len > STRIDE {
             return Err(DropReason::TruncatedReceive);
         }
-        if message.vlan {
+        if message.vlan != vlan {
             return Err(DropReason::Vlan);
         }
         let mut header = [0; VNET_HEADER_LEN];
@@ -306,7 +318,7 @@ impl Worker {
             let at = slot * STRIDE;
             let Some(octets) = self.memory.get_mut(at..at + STRIDE) else { break };
             let Ok(len) = host.read(octets) else { break };
-            match self.split_vnet(at, Received { len, ..Received::default() }) {
+            match self.split_vnet(at, Received { len, ..Received::default() }, None) {
                 Ok((range, vnet)) => {
                     let (verdict, packet) =
                         self.decide(range, vnet, None, |state, frame| from_host(&snapshot.fib, state, frame));
@@ -365,3 +377,4 @@ pub(super) fn count_packets(vnet: &VnetHeader, len: usize) -> usize {
 pub(super) const HEADS_AT: usize = SLOTS * STRIDE;
 
 mod act;
+mod link;

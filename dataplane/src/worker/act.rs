@@ -8,12 +8,13 @@ use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce, too_big};
 use vrouter_types::{Encap, PortId};
 
+use super::link::{self, Link};
 use super::{HEADS_AT, Packet, Worker, count_packets};
 use crate::egress::{Target, TunnelSlice};
 use crate::gre;
 use crate::snapshot::Snapshot;
+use crate::vlan;
 
-const ETHERNET_LEN: usize = 14;
 /// The coalescer's number for the host, which is no port's.
 const HOST: u32 = u32::MAX;
 
@@ -49,11 +50,13 @@ impl Worker {
     fn fragment_to_port(&mut self, snapshot: &Snapshot, port: &Port, packet: Packet) {
         // What came before it leaves before it.
         self.emit_groups(snapshot);
-        let mut prefix = [0; VNET_HEADER_LEN + ETHERNET_LEN];
-        let v6 = self.is_v6(packet.range.start);
-        prefix[VNET_HEADER_LEN..].copy_from_slice(&ethernet(snapshot, port, v6));
+        let link = Link::new(snapshot, port, self.is_v6(packet.range.start));
+        let mut prefix = [0; VNET_HEADER_LEN + Link::MOST];
+        let end = VNET_HEADER_LEN + link.octets().len();
+        prefix[VNET_HEADER_LEN..end].copy_from_slice(link.octets());
+        let prefix = &prefix[..end];
         let target = Target::Port(port.id);
-        self.cut(snapshot, &prefix, usize::from(port.mtu), true, packet, |worker, [header, payload]| {
+        self.cut(snapshot, prefix, usize::from(port.mtu), true, packet, |worker, [header, payload]| {
             worker.egress.begin(target, 1, false);
             worker.egress.add(target, header);
             worker.egress.add(target, payload);
@@ -125,7 +128,12 @@ impl Worker {
             snapshot.drop_packets(reason, from, 1);
         }
         let vnet = VnetHeader::NONE.encode();
-        let len = self.state.reply.bytes().len();
+        let tag = match to {
+            ReplyTo::Port(port) => snapshot.fib.port(port).and_then(|port| port.vlan).map(vlan::tag),
+            ReplyTo::Host | ReplyTo::Underlay(_) => None,
+        };
+        let tag = tag.as_ref().map_or(&[][..], |tag| tag);
+        let len = self.state.reply.bytes().len() + tag.len();
         // And room for the headers of a tunnel behind it.
         if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN + gre::HEADER.len() + 4 {
             self.flush(snapshot);
@@ -133,7 +141,14 @@ impl Worker {
         let start = HEADS_AT + self.heads_used;
         let Some(room) = self.memory.get_mut(start..start + VNET_HEADER_LEN + len) else { return };
         room[..VNET_HEADER_LEN].copy_from_slice(&vnet);
-        room[VNET_HEADER_LEN..].copy_from_slice(self.state.reply.bytes());
+        // A tag stands between the addresses and the type.
+        let reply = self.state.reply.bytes();
+        let (front, behind) = reply.split_at(if tag.is_empty() { 0 } else { link::TYPE_AT.min(reply.len()) });
+        let (addresses, rest) = room[VNET_HEADER_LEN..].split_at_mut(front.len());
+        let (tag_room, rest) = rest.split_at_mut(tag.len());
+        addresses.copy_from_slice(front);
+        tag_room.copy_from_slice(tag);
+        rest.copy_from_slice(behind);
         self.heads_used += VNET_HEADER_LEN + len;
         let whole = start..start + VNET_HEADER_LEN + len;
         let target = match to {
@@ -178,7 +193,7 @@ impl Worker {
     fn emit_groups(&mut self, snapshot: &Snapshot) {
         for index in 0..self.coalescer.groups().len() {
             let Some(group) = self.coalescer.groups().get(index).copied() else { break };
-            let room = VNET_HEADER_LEN + ETHERNET_LEN + coalesce::MAX_HEADER;
+            let room = VNET_HEADER_LEN + Link::MOST + coalesce::MAX_HEADER;
             if self.memory.len() - HEADS_AT - self.heads_used < room {
                 self.flush(snapshot);
             }
@@ -191,14 +206,14 @@ impl Worker {
                     snapshot.drop_packets(DropReason::UnknownPort, None, u64::from(group.packets));
                     continue;
                 };
-                (Target::Port(id), Some(ethernet(snapshot, port, self.is_v6(group.at()))))
+                (Target::Port(id), Some(Link::new(snapshot, port, self.is_v6(group.at()))))
             };
             let Some((header, vnet)) = self.write_group(&group, link) else {
                 snapshot.drop_packets(DropReason::SegmentFailed, None, u64::from(group.packets));
                 continue;
             };
             let joined = packets > 1 && vnet.gso == Gso::UdpL4;
-            let packets = count_packets(&vnet, group.octets + if link.is_some() { ETHERNET_LEN } else { 0 });
+            let packets = count_packets(&vnet, group.octets + link.map_or(0, |link| link.octets().len()));
             self.egress.begin(target, packets, joined);
             self.egress.add(target, header);
             for piece in self.coalescer.payload(&group) {
@@ -212,9 +227,10 @@ impl Worker {
     fn write_group(
         &mut self,
         group: &coalesce::Group,
-        link: Option<[u8; ETHERNET_LEN]>,
+        link: Option<Link>,
     ) -> Option<(Range<usize>, VnetHeader)> {
-        let link_len = link.map_or(0, |_| ETHERNET_LEN);
+        let link = link.as_ref().map_or(&[][..], Link::octets);
+        let link_len = link.len();
         let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
         let room = heads.get_mut(self.heads_used..)?;
         let (front, behind) = room.split_at_mut_checked(VNET_HEADER_LEN + link_len)?;
@@ -226,9 +242,7 @@ impl Worker {
         }
         let (vnet_room, link_room) = front.split_at_mut(VNET_HEADER_LEN);
         vnet_room.copy_from_slice(&vnet.encode());
-        if let Some(link) = link {
-            link_room.copy_from_slice(&link);
-        }
+        link_room.copy_from_slice(link);
         let start = HEADS_AT + self.heads_used;
         self.heads_used += VNET_HEADER_LEN + link_len + len;
         Some((start..HEADS_AT + self.heads_used, vnet))
@@ -264,13 +278,4 @@ fn tunnel_slice(snapshot: &Snapshot, push: Push) -> Result<(Prefix, TunnelSlice)
         }
     };
     Ok((prefix, TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos }))
-}
-
-/// From the gateway to the workload.
-fn ethernet(snapshot: &Snapshot, port: &Port, v6: bool) -> [u8; ETHERNET_LEN] {
-    let mut header = [0; ETHERNET_LEN];
-    header[..6].copy_from_slice(&port.mac.0);
-    header[6..12].copy_from_slice(&snapshot.fib.gateway.mac.0);
-    header[12..].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[0x08, 0x00] });
-    header
 }
