@@ -53,9 +53,9 @@ impl Bench {
         CniCall::new(&self.host).container("c1", self.pod.path())
     }
 
-    /// All that a call could leave behind; leases of a delegate are in the lab's `leases`.
+    /// All that a call could leave behind, but for a delegate's leases.
     pub fn traces(&self) -> Traces {
-        Traces::of(&self.host, &self.pod, &[&self.spool(), &self.lab.path("leases")])
+        Traces::of(&self.host, &self.pod, &[&self.spool()])
     }
 
     /// An agent that never refuses.

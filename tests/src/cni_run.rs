@@ -216,7 +216,11 @@ fn network(namespace: &Namespace) -> Value {
     let ip = |words: &[&str]| ip_json(namespace, words);
     json!({
         "links": ip(&["link"]).as_array().into_iter().flatten().map(|link| link["ifname"].clone()).collect::<Value>(),
-        "routes4": ip(&["-4", "route"]),
+        // Without what the kernel remarks on them, as "linkdown".
+        "routes4": ip(&["-4", "route"]).as_array().into_iter().flatten().cloned().map(|mut route| {
+            route["flags"] = Value::Null;
+            route
+        }).collect::<Value>(),
         "routes6": ip(&["-6", "route"]).as_array().into_iter().flatten()
             .filter(|route| route["protocol"] != "kernel").cloned().collect::<Value>(),
         "neighbours": ip(&["neigh", "show", "nud", "permanent"]),
