@@ -164,13 +164,31 @@ impl Port {
         }
     }
 
-    /// Whether the workload may send from this MAC address.
+    /// Whether the workload may send from this MAC address, some packet or other.
     pub fn has_mac(&self, mac: MacAddr) -> bool {
-        self.mac == mac || self.macs.contains(&mac)
+        self.is_own_mac(mac) || self.allowed.iter().any(|(_, only)| *only == Some(mac))
     }
 
     /// Whether the workload may use this address.
     pub fn has(&self, addr: IpAddr) -> bool {
+        self.is_own(addr) || self.allowed.iter().any(|(prefix, _)| prefix.contains(addr))
+    }
+
+    /// Whether the workload may send from this address with this MAC address.
+    pub fn may_send(&self, addr: IpAddr, mac: MacAddr) -> bool {
+        let own_mac = self.is_own_mac(mac);
+        (own_mac && self.is_own(addr))
+            || self
+                .allowed
+                .iter()
+                .any(|(prefix, only)| only.map_or(own_mac, |only| only == mac) && prefix.contains(addr))
+    }
+
+    fn is_own_mac(&self, mac: MacAddr) -> bool {
+        self.mac == mac || self.macs.contains(&mac)
+    }
+
+    fn is_own(&self, addr: IpAddr) -> bool {
         self.addresses.contains(&addr) || self.prefixes.iter().any(|prefix| prefix.contains(addr))
     }
 }

@@ -19,6 +19,11 @@ impl FlowKey {
         FlowKey([key[0], key[1] | 1])
     }
 
+    /// What it was made of.
+    pub(crate) fn words(self) -> [u64; 2] {
+        self.0
+    }
+
     /// Mixes words into one.
     pub(crate) fn hash<const N: usize>(self, words: [u64; N]) -> FlowHash {
         let [seed, factor] = self.0;

@@ -4,9 +4,12 @@
 //! ought to know, an ICMP error that goes back the way the packet came.
 
 mod host;
+mod outside;
 mod port;
 mod rewrite;
 mod services;
+mod tracking;
+mod translate;
 mod underlay;
 
 pub use services::unsolicited_advertisement;
@@ -14,7 +17,7 @@ pub use underlay::Outer;
 
 use std::net::IpAddr;
 
-use vrouter_types::PortId;
+use vrouter_types::{PortId, VrfId};
 
 use crate::fib::{Fib, Hop, Port, Route, Tunnel, Vrf};
 use crate::flow::{FlowHash, FlowKey};
@@ -221,7 +224,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let back = Packet { src, dst: packet.src, ..*packet };
         let [s, d] = [src, packet.src].map(crate::flow::words);
         let flow = self.key().hash([s[0], s[1], d[0], d[1]]);
-        match self.way(self.fib.vrf(port.vrf)?, &back, flow).ok()? {
+        match self.way(self.fib.vrf(self.vrf_of(port, packet.dst))?, &back, flow).ok()? {
             Way::Port(to) => self.error_to_port(to, packet, bytes, what),
             Way::Host => self.error_to_host(packet, bytes, what),
             Way::Tunnel(_, push) => {
@@ -230,6 +233,11 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
                 Some(ReplyTo::Underlay(Push { ttl: crate::reply::REPLY_TTL, tos, ..push }))
             }
         }
+    }
+
+    /// The VRF that a packet to this address of the port came from: that of a floating address, or the port's own.
+    fn vrf_of(&self, port: &Port, address: IpAddr) -> VrfId {
+        port.floating(address).map_or(port.vrf, |nat| nat.vrf)
     }
 
     /// Takes one from the TTL, which is more than one.

@@ -27,6 +27,7 @@ pub mod coalesce;
 pub mod fib;
 mod flow;
 mod flow_cache;
+mod flow_table;
 mod forward;
 pub mod frame;
 mod host_flows;
@@ -46,9 +47,10 @@ pub mod verdict;
 pub mod vnet;
 
 pub use fib::{
-    Fib, Gateway, Hop, HostFib, Ilm, Lease, Port, Route, RouteTable, ServiceTargets, Services, Sources, Subnet, Tunnel,
-    TunnelId, Vrf,
+    Fib, Gateway, Hop, HostFib, Ilm, Lease, Port, Route, RouteTable, ServiceTargets, Services, Sources,
+    Subnet, Tunnel, TunnelId, Vrf,
 };
+pub use flow_table::{Begun, FlowLimits, FlowState, FlowTable, FlowTuple, FlowUse, FlowView, Translation};
 pub use forward::{Outer, from_host, from_port, from_underlay, too_big, unsolicited_advertisement};
 pub use frame::Frame;
 pub use host_flows::HostFlows;

@@ -82,6 +82,11 @@ impl Packet {
         self.src.is_ipv4()
     }
 
+    /// Whether it is of the ICMP of its family.
+    pub(crate) fn is_icmp(&self) -> bool {
+        self.protocol == if self.is_v4() { ICMP } else { ICMPV6 }
+    }
+
     /// The ports, where the protocol has ports and this packet carries them.
     pub(crate) fn ports(&self, bytes: &[u8]) -> Option<(u16, u16)> {
         const WITH_PORTS: [u8; 5] = [TCP, UDP, 33, 132, 136];

@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use crate::flow_cache::FlowCache;
+use crate::flow_table::{FlowLimits, FlowTable};
 use crate::host_flows::HostFlows;
 use crate::learned::Announcements;
 use crate::limiter::Limiter;
 use crate::verdict::DropReason;
 
+/// Flows of a worker that shares none, as of a trace.
+const OWN_FLOWS: usize = 64;
+
 /// An Ethernet header and the largest IP packet. The pages are touched only as far as replies reach.
 const REPLY_LEN: usize = 14 + 65_535;
 
-/// One worker's state. Nothing of it is shared but the host's flows.
+/// One worker's state. Nothing of it is shared but flows.
 #[derive(Debug)]
 pub struct State {
     /// The time, as milliseconds of a clock that does not go back. Told once per batch.
@@ -22,6 +26,8 @@ pub struct State {
     pub reply: ReplyBuffer,
     /// What workloads have shown of their addresses, to be told to control.
     pub learned: Announcements,
+    /// Flows of ports with a policy and of translated addresses, the same for all workers.
+    pub flow_table: Arc<FlowTable>,
     pub(crate) limiter: Limiter,
     pub(crate) flows: FlowCache,
 }
@@ -29,8 +35,16 @@ pub struct State {
 impl State {
     /// The state of a worker that has seen no packet.
     pub fn new(host_flows: Arc<HostFlows>) -> State {
+        let limits = FlowLimits { flows: OWN_FLOWS, ..FlowLimits::default() };
+        let flow_table = FlowTable::new(limits, host_flows.key().words());
+        flow_table.prepare();
+        State::sharing(host_flows, Arc::new(flow_table))
+    }
+
+    /// The same with flows that other workers share.
+    pub fn sharing(host_flows: Arc<HostFlows>, flow_table: Arc<FlowTable>) -> State {
         let (reply, limiter, flows) = (ReplyBuffer::new(), Limiter::new(), FlowCache::new());
-        State { now_ms: 0, host_flows, reply, learned: Announcements::new(), limiter, flows }
+        State { now_ms: 0, host_flows, reply, learned: Announcements::new(), flow_table, limiter, flows }
     }
 }
 
@@ -43,7 +57,7 @@ pub struct ReplyBuffer {
 }
 
 impl ReplyBuffer {
-    fn new() -> ReplyBuffer {
+    pub(crate) fn new() -> ReplyBuffer {
         ReplyBuffer { buffer: vec![0; REPLY_LEN].into(), len: 0, reason: None }
     }
 

@@ -86,7 +86,7 @@ drop_reasons! {
     TruncatedEthernet "truncated-ethernet" "The frame is shorter than an Ethernet header.";
     SpoofedMac "spoofed-mac" "The source MAC address is none of the port's.";
     NotToGateway "not-to-gateway" "The destination MAC address is neither the gateway's nor a group's.";
-    Vlan "vlan" "The frame carries a VLAN tag.";
+    Vlan "vlan" "The frame carries a VLAN tag that is no sub-port's.";
     UnknownEthertype "unknown-ethertype" "The frame carries neither IPv4 nor IPv6 nor ARP.";
     // ARP and neighbour discovery
     MalformedArp "malformed-arp" "An ARP packet that is truncated or not for IPv4 over Ethernet.";
@@ -126,7 +126,18 @@ drop_reasons! {
     DiscardRoute "discard-route" "The route says to discard.";
     TtlExceeded "ttl-exceeded" "The TTL or hop limit ran out here.";
     TooBig "too-big" "The packet is larger than the way ahead and may not be fragmented.";
+    // Flows
+    PolicyEgress "policy-egress" "No rule of the port's security groups lets the workload send this.";
+    PolicyIngress "policy-ingress" "No rule of the port's security groups lets this in to the workload.";
+    FlowTableFull "flow-table-full" "A new flow, and no room to remember it: established flows are never given up for new ones.";
+    FlowLimitPort "flow-limit-port" "A new flow of a port that holds its share of the flow table already.";
+    FlowFragment "flow-fragment" "A later fragment whose first fragment was not seen, where ports decide.";
+    FlowClash "flow-clash" "The flow's addresses and ports mean another flow already, once translated.";
+    SnatExhausted "snat-ports-exhausted" "A new flow with the node's address, and the workload or the node has no port left for it.";
+    NotTranslatable "not-translatable" "The packet is of no flow, so that no other address can stand for its own.";
     // The host
+    HostUnasked "host-unasked" "The host sent to an address that stands for a workload only while it talks to the host, and no such talk is known.";
+    HostToStranger "host-to-stranger" "A workload's packet for the outside came back: the host leads its destination to another workload.";
     HostClosed "host-closed" "The VRF's workloads may not open flows to the host, and the host began none like this.";
     HostAddressTaken "host-address-taken" "The host knows another port by the workload's address, so its answer would go astray.";
     HostNoPort "host-no-port" "The host sent to an address that no local port has.";

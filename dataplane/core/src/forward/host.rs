@@ -2,6 +2,7 @@
 
 use super::{Origin, Pipeline, Refusal, rewrite};
 use crate::frame::Frame;
+use crate::nat;
 use crate::packet::Packet;
 use crate::reply::icmp::{self, Error};
 use crate::trace::Recorder;
@@ -14,6 +15,16 @@ impl<R: Recorder> Pipeline<'_, R> {
             Err(reason) => return Verdict::Drop(reason),
         };
         self.steps.note(|| format!("the host sends {} to {}: {} octets", packet.src, packet.dst, packet.len));
+        if nat::is_service_address(packet.dst) {
+            let verdict = self.host_to_service(&packet, frame);
+            let port = nat::service_port(packet.dst).and_then(|id| self.fib.port(id));
+            return verdict
+                .unwrap_or_else(|refusal| self.refuse(Origin::Host(port), &packet, frame.bytes(), refusal));
+        }
+        // It left by the host, which must not lead it to another tenant's workload.
+        if nat::is_service_address(packet.src) {
+            return Verdict::Drop(DropReason::HostToStranger);
+        }
         let port = self.fib.host.lookup(packet.dst).and_then(|id| self.fib.port(id));
         let verdict = match port {
             Some(port) => {

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use vrouter_types::{MacAddr, PortId};
 
 use super::services::{self, Served};
-use super::{Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
+use super::translate::{NewEnd, translate};
+use super::{ECN, Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
 use crate::fib::{Gateway, Port, Vrf};
 use crate::frame::Frame;
 use crate::learned::{self, Learned};
@@ -91,24 +92,44 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         {
             return self.dhcp(served, packet, src_mac, frame);
         }
-        check_addresses(&self.fib.gateway, port, packet, dst_mac, frame.bytes())?;
+        check_addresses(&self.fib.gateway, port, packet, (src_mac, dst_mac), frame.bytes())?;
         self.steps.note(|| format!("{} belongs to the port", packet.src));
+        let to_gateway = self.fib.gateway.has(packet.dst) || services::is_gateway(port, vrf, packet.dst);
+        if let Some(verdict) = self.ask_service(port, packet, to_gateway, frame) {
+            return verdict;
+        }
         let (state, bytes) = (&*self.state, frame.bytes());
         if state.host_flows.answers(port.id, packet, bytes, state.now_ms) {
             self.steps.note(|| "it answers a flow that the host began".into());
             return Ok(Verdict::ToHost);
         }
-        if self.fib.gateway.has(packet.dst) || services::is_gateway(port, vrf, packet.dst) {
+        if to_gateway {
             return self.ask_gateway(port, vrf, packet, frame);
         }
         if is_link_local(packet.src) || (!packet.is_v4() && is_link_local(packet.dst)) {
             return Err(DropReason::LinkLocal.into());
         }
         let flow = self.key().flow(packet, frame.bytes());
-        match self.way(vrf, packet, flow)? {
+        self.route_from_port((port, vrf), packet, flow, frame)
+    }
+
+    /// Sends a packet from a workload its way, with another source where it has one.
+    pub(super) fn send(
+        &mut self,
+        (port, vrf): (&'p Port, &'p Vrf),
+        way: Way<'p>,
+        packet: &Packet,
+        source: Option<NewEnd>,
+        frame: &mut Frame<'_>,
+    ) -> Result<Verdict, Refusal> {
+        match way {
+            Way::Host if source.is_some() => Err(DropReason::HostClosed.into()),
             Way::Host => self.open_to_host(port, vrf, packet),
-            Way::Port(to) => self.forward_to_port(port, to, packet, frame),
-            Way::Tunnel(tunnel, push) => self.forward_to_tunnel(packet, tunnel.mtu, push, frame),
+            Way::Port(to) => self.forward_to_port((port, to), packet, source, frame),
+            Way::Tunnel(tunnel, push) => {
+                let tos = port.dscp.map_or(push.tos, |dscp| dscp << 2 | push.tos & ECN);
+                self.forward_to_tunnel(packet, tunnel.mtu, Push { tos, ..push }, source, frame)
+            }
         }
     }
 
@@ -191,15 +212,21 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
 
     fn forward_to_port(
         &mut self,
-        from: &Port,
-        to: &Port,
+        (from, to): (&Port, &'p Port),
         packet: &Packet,
+        source: Option<NewEnd>,
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, Refusal> {
         Refusal::unless_alive(packet.ttl)?;
         self.fit_port(frame, packet, to)?;
-        self.decrement(frame, packet, packet.ttl);
-        self.clamp(frame, packet, from.mtu.min(to.mtu));
+        // From here on nobody hears of what goes wrong: the packet is no longer what its sender sent.
+        let mut packet = *packet;
+        if let Some(source) = source {
+            translate(frame, &mut packet, source);
+        }
+        self.arrive(to, &mut packet, frame)?;
+        self.decrement(frame, &packet, packet.ttl);
+        self.clamp(frame, &packet, from.mtu.min(to.mtu));
         Ok(Verdict::ToPort(to.id))
     }
 
@@ -208,6 +235,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         packet: &Packet,
         mtu: u16,
         push: Push,
+        source: Option<NewEnd>,
         frame: &mut Frame<'_>,
     ) -> Result<Verdict, Refusal> {
         Refusal::unless_alive(packet.ttl)?;
@@ -215,6 +243,9 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let fragment = rewrite::may_fragment(frame, packet);
         let ttl = self.decrement(frame, packet, packet.ttl);
         self.clamp(frame, packet, mtu);
+        if let Some(source) = source {
+            translate(frame, &mut packet.clone(), source);
+        }
         Ok(Verdict::ToUnderlay(Push { ttl, fragment, ..push }))
     }
 }
@@ -260,7 +291,7 @@ fn check_addresses(
     gateway: &Gateway,
     port: &Port,
     packet: &Packet,
-    dst_mac: MacAddr,
+    (src_mac, dst_mac): (MacAddr, MacAddr),
     bytes: &[u8],
 ) -> Result<(), DropReason> {
     let to_group = icmp::is_group(packet.dst) || dst_mac.is_group();
@@ -275,7 +306,7 @@ fn check_addresses(
         return Err(DropReason::Multicast);
     }
     let own_link_local = !packet.is_v4() && is_link_local(packet.src);
-    if !port.has(packet.src) && !own_link_local {
+    if !own_link_local && !port.may_send(packet.src, src_mac) {
         return Err(DropReason::SpoofedSource);
     }
     match (packet.dst, dst_mac) {

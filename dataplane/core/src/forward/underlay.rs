@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use vrouter_types::{Encap, Label};
+use vrouter_types::{Encap, Label, VrfId};
 
 use super::{Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
 use crate::fib::Port;
@@ -84,23 +84,26 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let ttl = packet.ttl.min(label_ttl);
         Refusal::unless_alive(ttl)?;
         self.fit_port(frame, packet, port)?;
+        let packet = &mut packet.clone();
+        let back = self.vrf_of(port, packet.dst);
+        self.arrive(port, packet, frame)?;
         self.decrement(frame, packet, ttl);
         if ecn != packet.tos & 0b11 {
             self.steps.note(|| "the outer header's congestion mark is kept".into());
             rewrite::set_ecn(frame, packet, ecn);
         }
         if rewrite::is_syn(frame, packet) {
-            let mtu = self.return_mtu(port, packet);
+            let mtu = self.return_mtu(port, back, packet);
             self.clamp(frame, packet, mtu);
         }
         Ok(Verdict::ToPort(port.id))
     }
 
     /// What packets from the port back to this one's sender may have.
-    fn return_mtu(&mut self, port: &'p Port, packet: &Packet) -> u16 {
+    fn return_mtu(&mut self, port: &'p Port, back_by: VrfId, packet: &Packet) -> u16 {
         let back = Packet { src: packet.dst, dst: packet.src, ..*packet };
         let flow = self.key().hash([0]);
-        let way = self.fib.vrf(port.vrf).and_then(|vrf| self.way(vrf, &back, flow).ok());
+        let way = self.fib.vrf(back_by).and_then(|vrf| self.way(vrf, &back, flow).ok());
         match way {
             Some(Way::Tunnel(tunnel, _)) => tunnel.mtu.min(port.mtu),
             _ => port.mtu,
@@ -113,7 +116,7 @@ fn read_inner(port: &Port, frame: &mut Frame<'_>) -> Result<Packet, DropReason> 
     let packet = Packet::parse(frame.bytes())?;
     frame.truncate(packet.len);
     rewrite::check_offload(frame, &packet)?;
-    if !port.has(packet.dst) {
+    if !port.has(packet.dst) && port.floating(packet.dst).is_none() {
         return Err(DropReason::WrongDestination);
     }
     if !icmp::is_host(packet.src) {
