@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent_api::{Client, DetachPort, PortKey};
+use agent_api::{Client, DetachPort, PortKey, sealed};
 
 use crate::conf::Conf;
 use crate::error::Error;
@@ -51,7 +51,12 @@ fn file(spool: &Path, key: &PortKey) -> PathBuf {
 fn write(spool: &Path, key: &PortKey) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(spool)?;
     let (target, draft) = (file(spool, key), spool.join(format!(".{}.tmp", std::process::id())));
-    let result = write_draft(&draft, key).and_then(|()| fs::rename(&draft, &target));
+    let write = || write_draft(&draft, key).and_then(|()| fs::rename(&draft, &target));
+    let mut result = write();
+    if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        // An agent that starts removes drafts, whose writers it takes for dead.
+        result = write();
+    }
     if result.is_err() {
         let _ = fs::remove_file(&draft);
     }
@@ -61,7 +66,7 @@ fn write(spool: &Path, key: &PortKey) -> io::Result<()> {
 
 fn write_draft(draft: &Path, key: &PortKey) -> io::Result<()> {
     let mut out = File::create(draft)?;
-    out.write_all(&serde_json::to_vec(key)?)?;
+    out.write_all(&sealed::seal(key).map_err(io::Error::other)?)?;
     out.sync_all()
 }
 
@@ -82,7 +87,8 @@ mod tests {
         }
         let files: Vec<_> = fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path()).collect();
         assert_eq!(files, [file(&spool, &key)]);
-        assert_eq!(fs::read_to_string(&files[0]).unwrap(), r#"{"container":"c1","interface":"eth0"}"#);
+        let read = sealed::unseal::<PortKey>(&fs::read(&files[0]).unwrap()).unwrap();
+        assert!(read.is_sealed && read.content == key, "{read:?}");
         forget(&conf, &key);
         assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
     }

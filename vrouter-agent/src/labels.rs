@@ -96,6 +96,11 @@ impl LabelPool {
         Err(LabelsExhausted { used, resting: self.labels.len() - used })
     }
 
+    /// The cursor that was to be durable is not: the next label asks again.
+    pub fn not_saved(&mut self) {
+        self.reserved = self.cursor;
+    }
+
     /// The label is withdrawn: it rests from now on.
     pub fn release(&mut self, label: Label, now: Millis) {
         if let Some(LabelUse::InUse(_)) = self.labels.get(&label) {
@@ -193,6 +198,15 @@ mod tests {
         let (next, save) = restarted.allocate(PortId(0)).unwrap();
         assert!(!given.contains(&next) && next > *given.last().unwrap());
         assert!(save.is_some());
+    }
+
+    #[test]
+    fn a_cursor_that_was_not_saved_is_asked_for_again() {
+        let mut pool = LabelPool::new();
+        assert!(pool.allocate(PortId(0)).unwrap().1.is_some());
+        pool.not_saved();
+        assert_eq!(pool.allocate(PortId(1)), Ok((label(17), Some(label(17 + 64)))));
+        assert_eq!(pool.allocate(PortId(2)), Ok((label(18), None)));
     }
 
     #[test]

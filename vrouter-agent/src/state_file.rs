@@ -1,35 +1,46 @@
 //! What outlives the process: ports, the label cursor, and DELs that came while the agent was away.
 //!
 //! ```text
-//!  <state-dir>/lock                 held by the agent that uses it
-//!  <state-dir>/labels.json          {"version":1,"cursor":80}
-//!  <state-dir>/routes.json          {"version":1,"staleMsec":0,"vrfs":[…]}: what was imported, for a start without uplink
-//!  <state-dir>/ports/<number>.json  {"version":1,"port":3,"label":19,…,"request":{…}}
+//!  <state-dir>                      locked by the agent that uses it
+//!  <state-dir>/labels.json          {"version":2,"cursor":80,"check":…}
+//!  <state-dir>/routes.json          {"version":2,"staleMsec":0,"vrfs":[…],"check":…}: what was imported, for a start without uplink
+//!  <state-dir>/ports/<number>.json  {"version":2,"port":3,"label":19,…,"request":{…},"check":…}
 //!  <state-dir>/deletes/*.json       {"container":"…","interface":"eth0"}: written by vrouter-cni
 //! ```
 //! A file is written under another name, synchronised, renamed, and its directory synchronised: after a crash it is
-//! the old one or the new one, and what was acknowledged is the new one. A file that cannot be read is renamed to
-//! `*.bad` and said so once; it is evidence, and no reason not to start.
+//! the old one or the new one, and what was acknowledged is the new one. A file that cannot be read, or whose check says
+//! that it is damaged, is renamed to `*.bad` and stands in the status until somebody has looked at it and deleted it; it is
+//! evidence, and no reason not to start. Version 1 had no check.
+//!
+//! A directory that cannot be written is no reason not to start either: what is on disk is served, and whoever wants a
+//! change is told why there is none.
 
+mod disk;
+mod last_stop;
 mod lock;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use agent_api::PortKey;
+use agent_api::sealed::Unsealed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 use vrouter_types::{Label, PortId};
 
 use crate::Error;
 use crate::event::{SavedPort, SavedVrf};
+pub use last_stop::LastStop;
 use lock::Lock;
 
-/// The version that is written, and the only one that is read.
-const VERSION: u32 = 1;
+/// The version that is written.
+const VERSION: u32 = 2;
+/// The one before, without a check, which is read too.
+const UNCHECKED: u32 = 1;
 /// No file of ours is larger. What is was not written by us.
 const MAX_FILE: u64 = 256 << 10;
 /// Imported routes that are kept at most, and the size of their file, which that fits well.
@@ -37,12 +48,24 @@ pub const MAX_ROUTES: usize = 16_384;
 const MAX_ROUTES_FILE: u64 = 32 << 20;
 /// Spooled DELs read at a time; the rest follows when these are done.
 const MAX_SPOOLED: usize = 256;
+/// Files that the status names; of more it says how many.
+const MAX_NAMED: usize = 8;
 
 /// A state directory, locked.
 #[derive(Debug)]
 pub struct StateDir {
     root: PathBuf,
     _lock: Lock,
+    found: Mutex<Found>,
+}
+
+/// What a person should know.
+#[derive(Debug, Default)]
+struct Found {
+    /// Files that were put aside, or could not be.
+    bad: Vec<String>,
+    /// Why nothing can be written.
+    unwritable: Option<String>,
 }
 
 /// What a state directory held.
@@ -69,10 +92,10 @@ pub struct SavedRoutes {
 /// A DEL that was left on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spooled {
-    /// The file's name.
+    /// The file's name, which begins with that of the port's host interface.
     pub file: String,
-    /// The port that is to go.
-    pub key: PortKey,
+    /// The port that is to go; `Err`: the file cannot be read, and why.
+    pub key: Result<PortKey, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,73 +113,95 @@ struct Labels {
 impl StateDir {
     /// Makes the directories where they are missing, and locks them against another agent.
     pub fn open(root: &Path) -> Result<StateDir, Error> {
-        for dir in [root.to_owned(), root.join(PORTS), root.join(DELETES)] {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-            made.map_err(|source| Error::Io { action: "create", path: dir, source })?;
+        let io = |action| move |source| Error::Io { action, path: root.to_owned(), source };
+        match disk::make_dir(root) {
+            // A disk that is full or read-only still holds what it holds.
+            Err(_) if root.is_dir() => {}
+            made => drop(made.map_err(io("create"))?),
         }
-        let path = root.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = file.map_err(|source| Error::Io { action: "open", path: path.clone(), source })?;
-        let lock = Lock::take(file).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => Error::Locked(path.clone()),
-            _ => Error::Io { action: "lock", path: path.clone(), source },
+        let dir = File::open(root).map_err(io("open"))?;
+        let lock = Lock::take(dir).map_err(|source| match source.kind() {
+            io::ErrorKind::WouldBlock => Error::Locked(root.to_owned()),
+            _ => Error::Io { action: "lock", path: root.to_owned(), source },
         })?;
-        Ok(StateDir { root: root.to_owned(), _lock: lock })
+        let state = StateDir { root: root.to_owned(), _lock: lock, found: Mutex::default() };
+        for name in [PORTS, DELETES] {
+            match disk::make_dir(&root.join(name)) {
+                Ok(aside) => aside.into_iter().for_each(|_| state.note_bad(name, "it was no directory")),
+                Err(error) => state.note_writing(&Err(error)),
+            }
+        }
+        state.note_old();
+        // Said before anybody asks for a change that would fail.
+        let _ = state.probe();
+        Ok(state)
     }
 
     /// Reads everything but the spool. What cannot be read is put aside.
     pub fn load(&self) -> Result<Loaded, Error> {
         let mut loaded = Loaded::default();
         let dir = self.root.join(PORTS);
-        for path in files(&dir).map_err(|source| Error::Io { action: "read", path: dir.clone(), source })? {
+        // Without its ports the agent would give their addresses to others.
+        for path in disk::files(&dir, JSON).map_err(|source| Error::Io {
+            action: "read",
+            path: dir.clone(),
+            source,
+        })? {
             if let Some(port) = self.read::<SavedPort>(&path, MAX_FILE) {
                 if path == self.port_file(port.port) {
                     loaded.ports.push(port);
                 } else {
-                    put_aside(&path, "its name is not its port's number");
+                    self.put_aside(&path, "its name is not its port's number");
                 }
             }
         }
         loaded.ports.sort_by_key(|port| port.port);
+        let exists = |path: &Path| fs::symlink_metadata(path).is_ok();
         let labels = self.root.join(LABELS);
-        loaded.label_cursor =
-            labels.exists().then(|| self.read::<Labels>(&labels, MAX_FILE)).flatten().map(|file| file.cursor);
+        if exists(&labels) {
+            loaded.label_cursor = self.read::<Labels>(&labels, MAX_FILE).map(|file| file.cursor);
+            if loaded.label_cursor.is_none() && loaded.ports.is_empty() {
+                // Nothing says which labels may still be known out there: begin where probably none was.
+                loaded.label_cursor = anywhere();
+            }
+        }
         let routes = self.root.join(ROUTES);
-        let saved = routes.exists().then(|| self.read::<SavedRoutes>(&routes, MAX_ROUTES_FILE)).flatten();
-        loaded.routes = saved.unwrap_or_default();
+        if exists(&routes) {
+            loaded.routes = self.read(&routes, MAX_ROUTES_FILE).unwrap_or_default();
+        }
         Ok(loaded)
     }
 
     /// The port is on disk when this returns.
     pub fn save_port(&self, port: &SavedPort) -> io::Result<()> {
-        write(&self.port_file(port.port), &Versioned { version: VERSION, content: port })
+        self.write(&self.port_file(port.port), port)
     }
 
     /// The port is not on disk when this returns.
     pub fn forget_port(&self, port: PortId) -> io::Result<()> {
-        remove(&self.port_file(port))
+        disk::remove(&self.port_file(port))
     }
 
     /// The cursor is on disk when this returns.
     pub fn save_labels(&self, cursor: Label) -> io::Result<()> {
-        write(&self.root.join(LABELS), &Versioned { version: VERSION, content: Labels { cursor } })
+        self.write(&self.root.join(LABELS), &Labels { cursor })
     }
 
     /// The imported routes are on disk when this returns; no file where there are none.
     pub fn save_routes(&self, routes: &SavedRoutes) -> io::Result<()> {
         let path = self.root.join(ROUTES);
         if routes.vrfs.is_empty() {
-            return if path.exists() { remove(&path) } else { Ok(()) };
+            return if path.exists() { disk::remove(&path) } else { Ok(()) };
         }
-        write(&path, &Versioned { version: VERSION, content: routes })
+        self.write(&path, routes)
     }
 
-    /// DELs that are waiting, oldest name first. What cannot be read is put aside.
+    /// DELs that are waiting, oldest name first.
     pub fn spooled(&self) -> Vec<Spooled> {
-        let mut paths = files(&self.root.join(DELETES)).unwrap_or_default();
+        let mut paths = disk::files(&self.root.join(DELETES), JSON).unwrap_or_default();
         paths.sort_unstable();
         let spooled = |path: PathBuf| {
-            let key = parse::<PortKey>(&path, MAX_FILE).map_err(|why| put_aside(&path, &why)).ok()?;
+            let key = disk::read::<PortKey>(&path, MAX_FILE).map(|read| read.content);
             Some(Spooled { file: path.file_name()?.to_str()?.to_owned(), key })
         };
         paths.into_iter().filter_map(spooled).take(MAX_SPOOLED).collect()
@@ -164,27 +209,108 @@ impl StateDir {
 
     /// A spooled DEL is done.
     pub fn remove_spooled(&self, file: &str) -> io::Result<()> {
-        remove(&self.root.join(DELETES).join(file))
+        disk::remove(&self.root.join(DELETES).join(file))
+    }
+
+    /// A spooled DEL says nothing that could be done.
+    pub fn put_spooled_aside(&self, file: &str, why: &str) {
+        self.put_aside(&self.root.join(DELETES).join(file), why);
+    }
+
+    /// What a person should know, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let found = self.found();
+        let mut problems: Vec<String> = found.bad.iter().take(MAX_NAMED).cloned().collect();
+        if found.bad.len() > MAX_NAMED {
+            problems.push(format!("{} more state files could not be read", found.bad.len() - MAX_NAMED));
+        }
+        problems.extend(found.unwritable.as_ref().map(|why| {
+            format!(
+                "the state directory {} cannot be written ({why}): nothing can be added",
+                self.root.display()
+            )
+        }));
+        problems
+    }
+
+    /// Whether what callers ask for could be made durable, as far as is known.
+    pub fn is_writable(&self) -> bool {
+        self.found().unwritable.is_none()
+    }
+
+    /// Tries to write, and remembers whether that is possible.
+    pub fn probe(&self) -> io::Result<()> {
+        let outcome = disk::probe(&self.root);
+        self.note_writing(&outcome);
+        outcome
+    }
+
+    /// What earlier runs put aside is still there to be looked at; what they left unfinished is not.
+    fn note_old(&self) {
+        for dir in [self.root.clone(), self.root.join(PORTS), self.root.join(DELETES)] {
+            if let Err(error) = disk::sweep(&dir, disk::NEW).and_then(|()| disk::sweep(&dir, DRAFT)) {
+                self.note_writing(&Err(error));
+            }
+            for path in disk::files(&dir, BAD).unwrap_or_default() {
+                let name = path.strip_prefix(&self.root).unwrap_or(&path).display();
+                self.found()
+                    .bad
+                    .push(format!("the state file {name} was put aside; look at it, then delete it"));
+            }
+        }
+    }
+
+    fn note_bad(&self, name: &str, why: &str) {
+        warn!(file = name, why, "state file unreadable");
+        self.found()
+            .bad
+            .push(format!("the state file {name} could not be read ({why}) and is renamed to *.bad"));
+    }
+
+    fn note_writing(&self, outcome: &io::Result<()>) {
+        let why = outcome.as_ref().err().map(ToString::to_string);
+        let mut found = self.found();
+        if found.unwritable.is_some() != why.is_some() {
+            match &why {
+                Some(why) => warn!(why, "the state directory cannot be written"),
+                None => info!("the state directory can be written again"),
+            }
+        }
+        found.unwritable = why;
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn port_file(&self, port: PortId) -> PathBuf {
         self.root.join(PORTS).join(format!("{port}.json"))
     }
 
+    fn write<T: Serialize>(&self, path: &Path, content: &T) -> io::Result<()> {
+        let written = disk::write(path, &Versioned { version: VERSION, content });
+        self.note_writing(&written);
+        written
+    }
+
     fn read<T: DeserializeOwned>(&self, path: &Path, most: u64) -> Option<T> {
-        match parse::<Versioned<T>>(path, most) {
-            Ok(file) if file.version == VERSION => Some(file.content),
-            Ok(file) => {
-                put_aside(
-                    path,
-                    &format!("it is of version {}, and this agent reads {VERSION}", file.version),
-                );
-                None
-            }
-            Err(why) => {
-                put_aside(path, &why);
-                None
-            }
+        let why = match disk::read::<Versioned<T>>(path, most) {
+            Ok(Unsealed { content: file, is_sealed }) => match (file.version, is_sealed) {
+                (VERSION, true) | (UNCHECKED, false) => return Some(file.content),
+                (VERSION, false) => "its check is missing".to_owned(),
+                (version, _) => format!("it is of version {version}, and this agent reads up to {VERSION}"),
+            },
+            Err(why) => why,
+        };
+        self.put_aside(path, &why);
+        None
+    }
+
+    fn put_aside(&self, path: &Path, why: &str) {
+        let name = path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+        match disk::put_aside(path) {
+            Ok(_) => self.note_bad(&name, why),
+            Err(error) => self.note_bad(&name, &format!("{why}; nor be renamed: {error}")),
         }
     }
 }
@@ -194,71 +320,20 @@ pub fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
+/// A label that nobody can guess.
+fn anywhere() -> Option<Label> {
+    let number = RandomState::new().build_hasher().finish() % 0x8000;
+    Label::new(0x4000 + u32::try_from(number).ok()?).ok()
+}
+
+const JSON: &str = "json";
+const BAD: &str = "bad";
+/// What vrouter-cni calls a file of the spool until it is finished.
+const DRAFT: &str = "tmp";
 const PORTS: &str = "ports";
 const LABELS: &str = "labels.json";
 const ROUTES: &str = "routes.json";
 const DELETES: &str = "deletes";
-
-/// The `*.json` files of a directory. Others are being written, were put aside, or are not ours.
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
-}
-
-fn parse<T: DeserializeOwned>(path: &Path, most: u64) -> Result<T, String> {
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(most + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    if text.len() as u64 > most {
-        return Err(format!("it is larger than {most} octets"));
-    }
-    serde_json::from_slice(&text).map_err(|error| error.to_string())
-}
-
-fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
-    let mut text = serde_json::to_vec(content)?;
-    text.push(b'\n');
-    let new = path.with_extension("new");
-    let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // A full disk is no better for half a file.
-        let _ = fs::remove_file(&new);
-    }
-    written?;
-    sync_dir(path)
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => sync_dir(path),
-    }
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-}
-
-fn put_aside(path: &Path, why: &str) {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".bad");
-    match fs::rename(path, &name) {
-        Ok(()) => warn!(file = %path.display(), why, "state file unreadable, renamed to *.bad"),
-        Err(error) => warn!(file = %path.display(), why, %error, "state file unreadable, and not renamed"),
-    }
-}
 
 #[cfg(test)]
 mod tests;

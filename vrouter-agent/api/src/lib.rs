@@ -31,6 +31,7 @@ pub mod client;
 mod error;
 pub mod path;
 mod port;
+pub mod sealed;
 mod show;
 mod show_agent;
 mod show_bgp;

@@ -47,10 +47,8 @@ impl Overlay {
             }
             // The file is read again later, and the port is gone by then.
             Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
-            Effect::OpenPort { .. }
-            | Effect::SaveLabels { .. }
-            | Effect::SavePort(_)
-            | Effect::Originate(_) => {}
+            Effect::SaveLabels { .. } => self.labels.not_saved(),
+            Effect::OpenPort { .. } | Effect::SavePort(_) | Effect::Originate(_) => {}
         }
         match self.attaching.take() {
             Some((call, id)) if !self.may_wait(&failed, &error) => self.undo_attach(call, id, error, &undone),

@@ -94,6 +94,13 @@ impl Overlay {
         effects
     }
 
+    /// The port of this interface, whatever state it is in.
+    pub fn key_of(&self, host_interface: &str) -> Option<&PortKey> {
+        let served = self.ports.values().map(|port| &port.saved.request);
+        let all = served.chain(self.orphans.values().map(|(saved, _)| &saved.request));
+        all.into_iter().find(|request| request.host_interface == host_interface).map(|request| &request.key)
+    }
+
     fn host_interface(&self, key: &PortKey) -> Option<String> {
         let live = self.port_by_key(key).map(|port| &port.saved);
         let saved = live.or_else(|| self.orphans.get(key).map(|(saved, _)| saved))?;

@@ -49,24 +49,6 @@ fn what_was_saved_is_loaded_and_what_was_forgotten_is_not() {
 }
 
 #[test]
-fn every_truncation_of_a_port_file_is_put_aside_and_the_others_load() {
-    let root = tempfile::tempdir().unwrap();
-    let state = StateDir::open(root.path()).unwrap();
-    state.save_port(&saved(0)).unwrap();
-    state.save_port(&saved(1)).unwrap();
-    let file = state.port_file(PortId(1));
-    let whole = fs::read(&file).unwrap();
-    let text = whole.trim_ascii_end();
-    for length in 0..text.len() {
-        fs::write(&file, &text[..length]).unwrap();
-        assert_eq!(state.load().unwrap().ports, [saved(0)], "{length} octets");
-        assert_eq!(names(&root.path().join(PORTS)), ["0.json", "1.json.bad"]);
-    }
-    fs::write(&file, &whole).unwrap();
-    assert_eq!(state.load().unwrap().ports, [saved(0), saved(1)]);
-}
-
-#[test]
 fn garbage_other_versions_and_wrong_names_are_put_aside() {
     let root = tempfile::tempdir().unwrap();
     let state = StateDir::open(root.path()).unwrap();
@@ -75,7 +57,7 @@ fn garbage_other_versions_and_wrong_names_are_put_aside() {
     let good = fs::read_to_string(ports.join("0.json")).unwrap();
     for (name, text) in [
         ("1.json", b"\xff\xfe\x00garbage".to_vec()),
-        ("2.json", good.replace("\"version\":1", "\"version\":2").into_bytes()),
+        ("2.json", good.replace("\"version\":2", "\"version\":3").into_bytes()),
         ("3.json", good.clone().into_bytes()),
         ("4.json", vec![b' '; 300 << 10]),
         ("5.json", good.replace("\"label\":16", "\"label\":1048576").into_bytes()),
@@ -112,8 +94,12 @@ fn spooled_deletes_are_read_once_each_and_garbage_is_put_aside() {
     fs::write(spool.join("a.json"), r#"{"container":"c1","interface":"eth0"}"#).unwrap();
     fs::write(spool.join("c.json"), "no").unwrap();
     fs::write(spool.join("d.tmp"), "half").unwrap();
-    let files: Vec<String> = state.spooled().into_iter().map(|spooled| spooled.key.container).collect();
-    assert_eq!(files, ["c1", "c2"]);
+    let spooled = state.spooled();
+    let keys: Vec<String> =
+        spooled.iter().filter_map(|it| it.key.as_ref().ok()).map(|key| key.container.clone()).collect();
+    assert_eq!(keys, ["c1", "c2"]);
+    assert!(spooled.iter().any(|it| it.file == "c.json" && it.key.is_err()));
+    state.put_spooled_aside("c.json", "it is garbage");
     state.remove_spooled("a.json").unwrap();
     assert_eq!(names(&spool), ["b.json", "c.json.bad", "d.tmp"]);
 }
@@ -163,4 +149,170 @@ fn imported_routes_come_back_with_their_age_and_no_routes_are_no_file() {
     std::fs::write(dir.path().join("routes.json"), "{\"version\":1,\"vrfs\":[").unwrap();
     assert_eq!(state.load().unwrap().routes, SavedRoutes::default());
     assert!(dir.path().join("routes.json.bad").exists(), "put aside, and no reason not to start");
+}
+
+/// Every way to spoil a file of these octets.
+fn spoilt(whole: &[u8]) -> Vec<(String, Box<dyn Fn(&Path)>)> {
+    let mut ways: Vec<(String, Box<dyn Fn(&Path)>)> = Vec::new();
+    let mut bytes = |name: String, bytes: Vec<u8>| {
+        ways.push((name, Box::new(move |path: &Path| fs::write(path, &bytes).unwrap())));
+    };
+    for place in 0..whole.len() - 1 {
+        bytes(format!("cut to {place}"), whole[..place].to_vec());
+        let mut zeroes = whole.to_vec();
+        zeroes[place..].fill(0);
+        bytes(format!("zeroes from {place}"), zeroes);
+        for bit in 0..8 {
+            let mut flipped = whole.to_vec();
+            flipped[place] ^= 1 << bit;
+            bytes(format!("octet {place}, bit {bit} flipped"), flipped);
+        }
+    }
+    bytes("the same twice".to_owned(), whole.repeat(2));
+    bytes("larger than any".to_owned(), vec![b' '; 33 << 20]);
+    ways.push(("a directory".to_owned(), Box::new(|path| fs::create_dir(path).unwrap())));
+    let inside = |path: &Path| fs::create_dir_all(path.join("inside")).unwrap();
+    ways.push(("a directory that is not empty".to_owned(), Box::new(inside)));
+    let link = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+    ways.push(("a link to zeroes without end".to_owned(), Box::new(link)));
+    let dangling = |path: &Path| std::os::unix::fs::symlink("nowhere", path).unwrap();
+    ways.push(("a link to nothing".to_owned(), Box::new(dangling)));
+    let pipe =
+        |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    ways.push(("a pipe without a writer".to_owned(), Box::new(pipe)));
+    let sparse = |path: &Path| File::create(path).unwrap().set_len(1 << 40).unwrap();
+    ways.push(("a terabyte of nothing".to_owned(), Box::new(sparse)));
+    ways
+}
+
+fn clear(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir_all(path);
+}
+
+/// Spoils one file in every way, and checks that it is put aside and said, and that the rest is as it was.
+fn spoil(name: &str, check: impl Fn(&StateDir, &Loaded, &str)) {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    state.save_port(&saved(0)).unwrap();
+    state.save_port(&saved(1)).unwrap();
+    state.save_labels(Label::new(80).unwrap()).unwrap();
+    state.save_routes(&routes()).unwrap();
+    drop(state);
+    let path = root.path().join(name);
+    let whole = fs::read(&path).unwrap();
+    for (way, spoil) in spoilt(&whole) {
+        clear(&path);
+        spoil(&path);
+        let state = StateDir::open(root.path()).unwrap();
+        assert!(state.problems().is_empty(), "{name}, {way}: before");
+        let loaded = state.load().unwrap();
+        let said = state.problems();
+        assert!(said.len() == 1 && said[0].contains(name), "{name}, {way}: {said:?}");
+        let bad = root.path().join(format!("{name}.bad"));
+        assert!(fs::symlink_metadata(&bad).is_ok(), "{name}, {way}: not put aside");
+        check(&state, &loaded, &way);
+        drop(state);
+        let said = StateDir::open(root.path()).unwrap().problems();
+        assert!(
+            said.len() == 1 && said[0].contains(name),
+            "{name}, {way}: forgotten by the next run: {said:?}"
+        );
+        clear(&bad);
+    }
+}
+
+fn routes() -> SavedRoutes {
+    let path = crate::event::VrfPath {
+        rd: "192.0.2.1:1".parse().unwrap(),
+        next_hop: "192.0.2.1".parse().unwrap(),
+        label: Label::new(100).unwrap(),
+        encaps: vrouter_types::Encap::ALL.into_iter().collect(),
+        local: false,
+    };
+    let routes = vec![("10.8.0.0/16".parse().unwrap(), vec![path])];
+    let import = vec!["target:64512:100".parse().unwrap()];
+    SavedRoutes { stale_msec: 77, vrfs: vec![SavedVrf { name: "city".to_owned(), import, routes }] }
+}
+
+#[test]
+fn a_spoilt_port_file_costs_that_port_and_nothing_else() {
+    spoil("ports/1.json", |state, loaded, way| {
+        assert_eq!(loaded.ports, [saved(0)], "{way}");
+        assert_eq!((loaded.label_cursor, &loaded.routes), (Label::new(80).ok(), &routes()), "{way}");
+        state.save_port(&saved(1)).unwrap_or_else(|error| panic!("{way}: its number is lost: {error}"));
+        assert_eq!(state.load().unwrap().ports, [saved(0), saved(1)], "{way}");
+    });
+}
+
+#[test]
+fn a_spoilt_label_file_costs_no_port() {
+    spoil("labels.json", |state, loaded, way| {
+        assert_eq!((loaded.ports.len(), loaded.label_cursor), (2, None), "{way}");
+        state.save_labels(Label::new(80).unwrap()).unwrap();
+    });
+}
+
+#[test]
+fn a_spoilt_route_file_costs_no_port() {
+    spoil("routes.json", |state, loaded, way| {
+        assert_eq!((loaded.ports.len(), &loaded.routes), (2, &SavedRoutes::default()), "{way}");
+        state.save_routes(&routes()).unwrap();
+    });
+}
+
+#[test]
+fn a_lost_label_file_without_ports_does_not_begin_with_the_first_label_again() {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    assert_eq!(state.load().unwrap().label_cursor, None, "a new node begins with the first");
+    fs::write(root.path().join(LABELS), "{").unwrap();
+    assert!(state.load().unwrap().label_cursor.is_some_and(|label| label.value() >= 0x4000));
+}
+
+#[test]
+fn what_stands_where_directories_and_drafts_should_be_is_put_aside() {
+    for name in ["ports", "deletes"] {
+        let root = tempfile::tempdir().unwrap();
+        for (way, spoil) in spoilt(b"x{}").into_iter().filter(|(way, _)| !way.contains("a directory")) {
+            clear(&root.path().join(name));
+            clear(&root.path().join(format!("{name}.bad")));
+            spoil(&root.path().join(name));
+            let state = StateDir::open(root.path()).unwrap_or_else(|error| panic!("{name}, {way}: {error}"));
+            assert!(state.problems().iter().any(|said| said.contains(name)), "{way}: {:?}", state.problems());
+            assert_eq!(state.load().unwrap().ports, []);
+            state.save_port(&saved(0)).unwrap();
+            state.forget_port(PortId(0)).unwrap();
+        }
+    }
+    let root = tempfile::tempdir().unwrap();
+    drop(StateDir::open(root.path()).unwrap());
+    for draft in ["ports/0.new", "labels.new", "deletes/vr0.tmp"] {
+        for (way, spoil) in spoilt(b"{}") {
+            clear(&root.path().join(draft));
+            clear(&root.path().join(format!("{draft}.bad")));
+            spoil(&root.path().join(draft));
+            let state = StateDir::open(root.path()).unwrap();
+            assert!(
+                fs::symlink_metadata(root.path().join(draft)).is_err(),
+                "{draft}, {way}: it is still there"
+            );
+            state.save_port(&saved(0)).unwrap_or_else(|error| panic!("{draft}, {way}: {error}"));
+            state
+                .save_labels(Label::new(80).unwrap())
+                .unwrap_or_else(|error| panic!("{draft}, {way}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn files_of_the_version_before_which_had_no_check_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    let old = serde_json::to_vec(&Versioned { version: 1, content: saved(0) }).unwrap();
+    fs::write(root.path().join("ports/0.json"), &old).unwrap();
+    let text = String::from_utf8(old).unwrap().replace("\"version\":1", "\"version\":2");
+    fs::write(root.path().join("ports/1.json"), text).unwrap();
+    assert_eq!(state.load().unwrap().ports, [saved(0)]);
+    assert!(state.problems()[0].contains("check is missing"), "{:?}", state.problems());
 }
