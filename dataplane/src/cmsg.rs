@@ -40,6 +40,11 @@ impl Name {
         len
     }
 
+    /// The UDP port, where there is one.
+    pub(crate) fn port(&self) -> u16 {
+        u16::from_be_bytes([self.0[2], self.0[3]])
+    }
+
     /// The address, if it is an Internet address.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         let [f0, f1, _, _, a, b, c, d, v6 @ ..] = self.0;
@@ -56,6 +61,8 @@ impl Name {
 pub(crate) struct Received {
     pub(crate) len: usize,
     pub(crate) from: Option<IpAddr>,
+    /// UDP ports: the sender's, and ours.
+    pub(crate) ports: (u16, u16),
     /// Octets per datagram where the kernel joined several; zero where not.
     pub(crate) segment: usize,
     pub(crate) tos: u8,
@@ -170,7 +177,7 @@ mod tests {
             let address: IpAddr = text.parse().unwrap();
             assert_eq!(name.set(address, 6635), len);
             assert_eq!(name.address(), Some(address));
-            assert_eq!(name.0[2..4], [0x19, 0xeb]);
+            assert_eq!((&name.0[2..4], name.port()), (&[0x19, 0xeb][..], 6635));
         }
     }
 

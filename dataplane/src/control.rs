@@ -5,19 +5,17 @@ mod frames;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use dataplane_core::{DropReason, Fib, HostFlows, Learned};
+use dataplane_core::{Fib, HostFlows};
 use tracing::{info, warn};
-use vrouter_types::{Encap, PortId};
+use vrouter_types::PortId;
 
 use crate::adopt::{Kept, Name};
-use crate::counters::{PortCounters, TunnelCounters};
 use crate::error::DataplaneError;
 use crate::guard;
 use crate::host_link::HostLink;
@@ -27,7 +25,7 @@ use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::token::Token;
 use crate::underlay::Underlay;
-use crate::watch::{Watch, WorkerHealth};
+use crate::watch::Watch;
 use crate::worker::{Shared, Worker};
 
 /// Flows of the host that are remembered at once: 16 octets each.
@@ -344,68 +342,6 @@ impl Dataplane {
         }
     }
 
-    /// What went through a port since it was opened; zeros for one that is not open.
-    pub fn port_counters(&self, port: PortId) -> PortCounters {
-        self.snapshots.load().port(port).map(|link| link.stats.read()).unwrap_or_default()
-    }
-
-    /// Why packets from or to a port were dropped: reasons that counted something.
-    pub fn port_drops(&self, port: PortId) -> Vec<(DropReason, u64)> {
-        self.snapshots.load().port(port).map(|link| link.stats.drops.list()).unwrap_or_default()
-    }
-
-    /// Whether a port is open and its interface still there.
-    pub fn is_port_up(&self, port: PortId) -> bool {
-        self.snapshots.load().port(port).is_some_and(|link| !link.is_down())
-    }
-
-    /// What went through a tunnel since it came to be; zeros for one that is not in the forwarding state.
-    pub fn tunnel_counters(&self, remote: IpAddr, encap: Encap) -> TunnelCounters {
-        let now_ms = u32::try_from(self.clock.elapsed().as_millis() & u128::from(u32::MAX)).unwrap_or(0);
-        let snapshot = self.snapshots.load();
-        snapshot.remotes.get(&(remote, encap)).map(|stats| stats.read(now_ms)).unwrap_or_default()
-    }
-
-    /// Why packets were dropped: reasons that counted something.
-    pub fn drops(&self) -> Vec<(DropReason, u64)> {
-        self.snapshots.load().drops.list()
-    }
-
-    /// What the kernel does for us, as an operator would read it.
-    pub fn offloads(&self) -> Vec<String> {
-        let snapshot = self.snapshots.load();
-        let mut offloads = vec!["ports: TCP superframes".to_owned()];
-        if snapshot.datagrams.load(Ordering::Relaxed) {
-            offloads.push("ports: UDP superframes".to_owned());
-        }
-        offloads.extend(snapshot.host.iter().flat_map(|host| host.offloads.clone()));
-        offloads.extend(snapshot.underlay.iter().flat_map(|underlay| underlay.offloads()));
-        offloads
-    }
-
-    /// How each worker does: whether it moves packets, as a packet that it is given every second shows.
-    pub fn health(&self) -> Vec<WorkerHealth> {
-        let workers = self.workers.iter().enumerate();
-        workers.map(|(index, worker)| worker.shared.pulse.look(index)).collect()
-    }
-
-    /// What workloads have shown of their addresses since this was last asked: gratuitous ARP, ARP replies, neighbour
-    /// advertisements. One address of a port is told at most once in a second.
-    pub fn learned(&self) -> Vec<Learned> {
-        self.learning.read()
-    }
-
-    /// Receives a datagram when [`Dataplane::learned`] has something. It does not block; whoever takes it empties it
-    /// before asking.
-    pub fn learned_bell(&self) -> std::io::Result<UnixDatagram> {
-        self.learning.bell()
-    }
-
-    /// How many announcements were too many to be told.
-    pub fn unlearned(&self) -> u64 {
-        self.learning.lost()
-    }
-
     fn worker_of(&self, port: PortId) -> Option<&Handle> {
         self.workers.get(port.0 as usize % self.workers.len().max(1))
     }
@@ -440,5 +376,6 @@ fn new_handle(index: usize, snapshot: &Snapshot, learning: Arc<Learning>) -> std
     Ok(Handle { shared, thread: Mutex::new(None) })
 }
 
+mod look;
 #[cfg(test)]
 mod tests;

@@ -131,6 +131,12 @@ impl Egress {
         queue.pieces.extend(pieces);
     }
 
+    /// What waits to be sent: messages and their pieces, socket by socket.
+    pub(crate) fn queued(&self) -> impl Iterator<Item = (Target, &[Message], &[Range<usize>])> {
+        let queues = self.queues.iter().take(self.used);
+        queues.map(|queue| (queue.target, queue.messages.as_slice(), queue.pieces.as_slice()))
+    }
+
     /// Sends everything.
     pub(crate) fn flush(&mut self, snapshot: &Snapshot, memory: &[u8], now_ms: u32) {
         for queue in self.queues.iter_mut().take(self.used) {

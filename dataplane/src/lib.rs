@@ -15,6 +15,7 @@
 #![warn(missing_docs)]
 
 mod adopt;
+mod capture;
 mod cmsg;
 mod control;
 mod counters;
@@ -37,6 +38,9 @@ mod watch;
 mod worker;
 
 pub use adopt::{Keeper, Kept};
+pub use capture::{
+    Capture, CaptureConfig, CapturePoint, Captured, Direction, MAX_CAPTURES, MAX_SNAPLEN, TooManyCaptures,
+};
 pub use control::{Dataplane, DataplaneConfig};
 pub use counters::{PortCounters, TunnelCounters};
 pub use error::DataplaneError;

@@ -30,9 +30,9 @@ impl Ring {
 
     /// Begins to write. Nothing of it is seen before [`Writer::commit`].
     pub(crate) fn writer(&self) -> Writer<'_> {
-        let start = self.written.load(Ordering::Relaxed);
+        let at = self.written.load(Ordering::Relaxed);
         let end = self.read.load(Ordering::Acquire) + self.words.len() as u64;
-        Writer { ring: self, start, at: start, end }
+        Writer { ring: self, at, end }
     }
 
     /// What was committed and not read yet.
@@ -46,7 +46,6 @@ impl Ring {
 #[derive(Debug)]
 pub(crate) struct Writer<'r> {
     ring: &'r Ring,
-    start: u64,
     at: u64,
     end: u64,
 }
@@ -65,8 +64,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Appends octets, the last word filled with zeros. Pieces whose lengths are no multiple of eight belong into one
-    /// call each.
+    /// Appends gathered octets, at most `limit` of them, the last word filled with zeros.
     pub(crate) fn put_pieces<'p>(&mut self, pieces: impl Iterator<Item = &'p [u8]>, mut limit: usize) {
         let (mut word, mut filled) = ([0u8; 8], 0usize);
         for piece in pieces {
@@ -88,12 +86,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Where this writer began: what [`Ring::amend`] takes.
-    pub(crate) fn start(&self) -> u64 {
-        self.start
-    }
-
-    /// Where it stands.
+    /// Where it stands: what [`Ring::amend`] and [`Ring::commit`] take.
     pub(crate) fn at(&self) -> u64 {
         self.at
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use dataplane_core::{DropReason, Fib, TunnelId};
 use vrouter_types::{Encap, PortId};
 
+use crate::capture::Tap;
 use crate::counters::{Drops, PortStats, TunnelStats};
 use crate::host_link::HostLink;
 use crate::port_link::PortLink;
@@ -31,6 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) drops: Arc<Drops>,
     /// Cleared where the kernel refuses superframes of datagrams, as before Linux 6.2.
     pub(crate) datagrams: Arc<AtomicBool>,
+    /// Who looks on.
+    pub(crate) taps: Arc<Vec<Arc<Tap>>>,
 }
 
 impl Snapshot {
@@ -45,6 +48,7 @@ impl Snapshot {
             host: None,
             drops: Arc::default(),
             datagrams: Arc::new(AtomicBool::new(true)),
+            taps: Arc::default(),
         };
         nothing.with_fib(fib)
     }

@@ -281,6 +281,7 @@ impl Receiver {
         let mut received = Received {
             len: message.msg_len as usize,
             from: name.address(),
+            ports: (name.port(), 0),
             truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             ..Received::default()
         };

@@ -103,6 +103,12 @@ impl Underlay {
         usize::from(entropy) % self.pool.len().max(1)
     }
 
+    /// The source port of a place in the pool. Asks the kernel: for whoever looks on, not for sending.
+    pub(crate) fn pool_port(&self, index: usize) -> u16 {
+        let address = self.pool.get(index).and_then(|socket| socket.local_addr().ok());
+        address.and_then(|address| address.as_socket()).map_or(0, |address| address.port())
+    }
+
     pub(crate) fn pool(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.pool.get(index).map(AsFd::as_fd)
     }
@@ -155,6 +161,11 @@ impl Underlay {
         };
         Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
     }
+}
+
+/// The port of a worker's receiver, by its place.
+pub(crate) fn receiver_port(place: usize) -> u16 {
+    PORTS.get(place).copied().unwrap_or(0)
 }
 
 fn domain(address: IpAddr) -> Domain {

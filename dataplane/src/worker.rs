@@ -33,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::spin::Spin;
 use crate::sys::{self, Epoll, Ready, Receiver};
 use crate::token::Token;
+use crate::underlay::receiver_port;
 use crate::watch::{PROBE_PORT, Pulse};
 
 /// Frames per receive call, and how many of them where frames are superframes: what a core's cache holds.
@@ -220,13 +221,17 @@ impl Worker {
         let (range, vnet) = match self.split_vnet(at, message, vlan) {
             Ok(frame) => frame,
             Err(reason) => {
+                let seen = self.see_frame(snapshot, port, at + VNET_HEADER_LEN..at + message.len.min(STRIDE));
+                self.seen(snapshot, seen, Some(reason));
                 snapshot.drop_packets(reason, Some(port), 1);
                 return 1;
             }
         };
         let packets = count_packets(&vnet, range.len());
+        let seen = self.see_frame(snapshot, port, range.clone());
         let (verdict, packet) =
             self.decide(range, vnet, Some(port), |state, frame| from_port(&snapshot.fib, state, port, frame));
+        self.seen(snapshot, seen, self.dropped_by(verdict));
         self.act(snapshot, verdict, packet);
         packets
     }
@@ -266,6 +271,7 @@ impl Worker {
                 snapshot.drop_packets(DropReason::TruncatedReceive, None, 1);
                 continue;
             }
+            let message = Received { ports: (message.ports.0, receiver_port(place)), ..message };
             self.tunnel_message(snapshot, Encap::MplsOverUdp, at..at + message.len, message);
         }
         self.finish_batch(snapshot);
@@ -302,9 +308,11 @@ impl Worker {
             let piece = at..range.end.min(at + segment);
             at = piece.end;
             packets += 1;
+            let seen = self.see_tunnel(snapshot, outer, message.ports, piece.clone());
             let (verdict, packet) = self.decide(piece, VnetHeader::NONE, None, |state, frame| {
                 from_underlay(&snapshot.fib, state, outer, frame)
             });
+            self.seen(snapshot, seen, self.dropped_by(verdict));
             self.act(snapshot, verdict, packet);
         }
         if let Some(stats) = snapshot.remotes.get(&(src, encap)) {
@@ -378,3 +386,4 @@ pub(super) const HEADS_AT: usize = SLOTS * STRIDE;
 
 mod act;
 mod link;
+mod seen;

@@ -25,6 +25,7 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod fib;
+pub mod filter;
 mod flow;
 mod flow_cache;
 mod flow_table;
@@ -50,6 +51,7 @@ pub use fib::{
     Fib, Gateway, Hop, HostFib, Ilm, Lease, Port, Route, RouteTable, ServiceTargets, Services, Sources,
     Subnet, Tunnel, TunnelId, Vrf,
 };
+pub use filter::Filter;
 pub use flow_table::{Begun, FlowLimits, FlowState, FlowTable, FlowTuple, FlowUse, FlowView, Translation};
 pub use forward::{Outer, from_host, from_port, from_underlay, too_big, unsolicited_advertisement};
 pub use frame::Frame;

@@ -10,6 +10,7 @@ use vrouter_types::{Encap, PortId};
 
 use super::link::{self, Link};
 use super::{HEADS_AT, Packet, Worker, count_packets};
+use crate::capture;
 use crate::egress::{Target, TunnelSlice};
 use crate::gre;
 use crate::snapshot::Snapshot;
@@ -185,6 +186,11 @@ impl Worker {
 
     fn flush(&mut self, snapshot: &Snapshot) {
         let now_ms = self.now_ms();
+        if !snapshot.taps.is_empty() {
+            for queue in self.egress.queued() {
+                capture::outgoing(snapshot, self.index, &self.memory, queue);
+            }
+        }
         self.egress.flush(snapshot, &self.memory, now_ms);
         self.heads_used = 0;
     }
