@@ -133,24 +133,24 @@ impl Store {
 
     /// The flow of this key. One whose time is over is freed.
     pub(super) fn find(&self, key: &Key, hasher: FlowKey, now_ms: u64) -> Option<Flow> {
-        let found = self.search(key, hasher)?;
-        let flow = self.read_flow(found)?;
-        if self.is_over(found, now_ms) {
-            self.remove(found);
-            return None;
-        }
-        Some(flow)
+        self.read_flow(self.search_alive(key, hasher, now_ms)?)
     }
 
     /// The flow that the slot of this key points to. One that points nowhere is freed.
     pub(super) fn find_target(&self, key: &Key, hasher: FlowKey, now_ms: u64) -> Option<Flow> {
-        let found = self.search(key, hasher)?;
-        let target = self.target(found)?;
-        if self.is_over(found, now_ms) {
+        self.read_flow(self.target(self.search_alive(key, hasher, now_ms)?)?)
+    }
+
+    /// Behind one that is over, another may have begun.
+    fn search_alive(&self, key: &Key, hasher: FlowKey, now_ms: u64) -> Option<FlowRef> {
+        for _ in 0..2 {
+            let found = self.search(key, hasher)?;
+            if !self.is_over(found, now_ms) {
+                return Some(found);
+            }
             self.remove(found);
-            return None;
         }
-        self.read_flow(target)
+        None
     }
 
     /// Whether some slot has this key, as one whose flow is still being written.
