@@ -140,15 +140,12 @@ impl<R: Recorder> Pipeline<'_, R> {
 }
 
 /// A router advertisement that nobody asked for, an Ethernet frame for the port; `None` where the port is not told of
-/// routers, or has no IPv6 address.
-pub fn unsolicited_advertisement<'r>(
-    gateway: &Gateway,
-    port: &Port,
-    reply: &'r mut ReplyBuffer,
-) -> Option<&'r [u8]> {
+/// routers, or has no IPv6 address. It allocates: it is control that sends it, now and then.
+pub fn unsolicited_advertisement(gateway: &Gateway, port: &Port) -> Option<Vec<u8>> {
     let served = Served::of(port)?;
     port.addresses.iter().find(|addr| addr.is_ipv6())?;
+    let mut reply = ReplyBuffer::new();
     let to = (router::ALL_NODES, router::ALL_NODES_MAC);
-    router::advertise(reply, gateway, served.all(), to)?;
-    Some(reply.bytes())
+    router::advertise(&mut reply, gateway, served.all(), to)?;
+    Some(reply.bytes().to_vec())
 }

@@ -279,12 +279,12 @@ fn nobody_in_particular_is_answered_to_all_and_advertisements_come_unasked_too()
     assert_eq!(seek(&mut lab, &solicitation("::", &[])), TO_CITY);
     assert_eq!(lab.reply()[38..54], v6("ff02::1"));
     let (gateway, port) = (lab.fib.gateway, lab.fib.port(CITY).unwrap().clone());
-    let unasked = unsolicited_advertisement(&gateway, &port, &mut lab.state.reply).unwrap();
+    let unasked = unsolicited_advertisement(&gateway, &port).unwrap();
     assert_eq!(unasked[..6], [0x33, 0x33, 0, 0, 0, 1]);
     assert_eq!(unasked[38..54], v6("ff02::1"));
-    advertised(unasked);
+    advertised(&unasked);
     let bare = Lab::new().fib.port(CITY).unwrap().clone();
-    assert_eq!(unsolicited_advertisement(&gateway, &bare, &mut lab.state.reply), None);
+    assert_eq!(unsolicited_advertisement(&gateway, &bare), None);
 }
 
 #[test]
