@@ -181,6 +181,59 @@ fn a_long_lived_stale_route_serves_only_where_there_is_no_other() {
 }
 
 #[test]
+fn a_neighbor_that_returns_from_another_address_replaces_what_was_kept_of_it() {
+    let now = Instant::now();
+    let (mut a, mut b) = pair(now);
+    a.peer_down(PEER, PeerDown::Purge, now);
+    b.peer_down(PEER, away(now, 3600), now);
+    // The same identifier, another address: the first route leads there now, the second is no more.
+    let moved = LocalRoute { next_hop: address(111).into(), ..route("65000:1:10.0.0.1/32", 16, &[RED]) };
+    a.originate(moved, now);
+    a.withdraw("65000:1:10.0.0.2/32".parse().unwrap(), now);
+    let at = now + seconds(1);
+    a.peer_up(PEER, policy(2), &restarting(1, 2, vpn(), vpn()), at);
+    b.peer_up(OTHER, policy(111), &restarting(2, 1, vpn(), vpn()), at);
+    assert!(events(&mut b).is_empty(), "until it says them again, they serve");
+    let said = messages(&mut a, PEER);
+    let (end, routes): (Vec<_>, Vec<_>) =
+        said.into_iter().partition(|(kind, body)| *kind == 2 && body.len() < 12);
+    take(&mut b, OTHER, &routes, at);
+    let changed = events(&mut b);
+    assert_eq!(changed.len(), 1, "{changed:?}");
+    let hops: Vec<_> = changed[0].paths.iter().map(|path| path.next_hop).collect();
+    assert_eq!(hops, [address(111)], "not shared with where it was");
+    take(&mut b, OTHER, &end, at);
+    let changed = events(&mut b);
+    assert!(
+        changed.len() == 1 && changed[0].paths.is_empty(),
+        "what it does not say again is gone: {changed:?}"
+    );
+    assert_eq!(b.poll_timeout(), None, "nothing is left to wait for");
+}
+
+#[test]
+fn a_neighbor_that_returns_from_another_address_and_never_ends_replaces_all_at_once() {
+    let now = Instant::now();
+    let (_, mut b) = pair(now);
+    b.peer_down(PEER, away(now, 3600), now);
+    b.peer_up(OTHER, policy(111), &session(2, 1, vpn()), now);
+    assert!(vpn_routes(&b).is_empty() && events(&mut b).iter().all(|event| event.paths.is_empty()));
+}
+
+#[test]
+fn two_routers_and_two_sessions_with_one_are_no_move() {
+    let now = Instant::now();
+    let (_, mut b) = pair(now);
+    // Another router; then a second session with the same router while the first stands.
+    b.peer_up(OTHER, policy(3), &session(2, 3, vpn()), now);
+    b.peer_up(PeerId(8), policy(111), &session(2, 1, vpn()), now);
+    assert_eq!(vpn_routes(&b).iter().filter(|view| !view.is_stale).count(), 2);
+    b.peer_down(PEER, away(now, 3600), now);
+    b.peer_up(PeerId(9), policy(4), &session(2, 4, vpn()), now);
+    assert_eq!(vpn_routes(&b).len(), 2, "another router changes nothing");
+}
+
+#[test]
 fn stale_routes_do_not_survive_a_second_restart_unless_they_are_long_lived() {
     let now = Instant::now();
     for (long_lived, left) in [(0, 0), (3600, 1)] {

@@ -213,6 +213,7 @@ impl Rib {
         if families.contains(Family::Rtc) {
             sender.memberships.get_or_insert_with(Memberships::new).wait(now);
         }
+        sender.formerly = self.formerly(peer, &sender);
         self.senders.insert(peer, sender);
         let mut out = AdjOut::new(families);
         out.memberships_dirty = self.all_memberships();

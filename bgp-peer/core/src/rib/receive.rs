@@ -72,10 +72,13 @@ impl Rib {
             // Whatever it said of these routes before no longer holds.
             return self.withdraw_all(peer, source, reach.routes);
         };
+        // Empty but after a neighbor has moved, and then of one.
+        let formerly = self.senders.get(&peer).map(|sender| sender.formerly.clone()).unwrap_or_default();
         for route in reach.routes {
             if let Nlri::Vpn(key, label) = route {
                 self.attrs.retain(attrs);
                 self.put_path(key, source, attrs, label, since);
+                self.take_former(&formerly, key);
             }
         }
         self.attrs.release(attrs);
@@ -189,6 +192,7 @@ impl Rib {
         if sender.stale.iter().any(|stale| stale.family == family) {
             self.sweep(peer, family);
         }
+        self.sweep_former(peer, family);
     }
 
     /// RFC 2918: everything of this family once more, between BoRR and EoRR where both know them (RFC 7313 §4).

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use crate::Negotiated;
+use vrouter_types::Asn;
+
+use crate::{Negotiated, PeerId};
 
 use super::config::PeerPolicy;
 use super::rtc::Memberships;
@@ -11,6 +13,7 @@ use super::stale::StaleFamily;
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) policy: PeerPolicy,
+    pub(super) asn: Asn,
     pub(super) router_id: Ipv4Addr,
     pub(super) is_ibgp: bool,
     /// VPN paths held from it.
@@ -19,6 +22,8 @@ pub(super) struct Sender {
     pub(super) memberships: Option<Memberships>,
     /// Families whose paths wait for the neighbor to come back or to say them again.
     pub(super) stale: Vec<StaleFamily>,
+    /// The same router at other addresses, where it is no more; what waits of that it says again here.
+    pub(super) formerly: Vec<PeerId>,
     pub(super) is_over_limit: bool,
 }
 
@@ -26,11 +31,13 @@ impl Sender {
     pub(super) fn new(policy: PeerPolicy, session: &Negotiated) -> Sender {
         Sender {
             policy,
+            asn: session.peer_asn,
             router_id: session.peer_router_id,
             is_ibgp: session.is_ibgp,
             paths: 0,
             memberships: None,
             stale: Vec::new(),
+            formerly: Vec::new(),
             is_over_limit: false,
         }
     }

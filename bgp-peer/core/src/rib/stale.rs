@@ -102,6 +102,41 @@ impl Rib {
         if !families.contains(Family::Rtc) {
             self.keep_or_purge_memberships(peer, false);
         }
+        let never_ends = |family: &Family| !ends || !families.contains(*family);
+        for family in [Family::Vpnv4, Family::Vpnv6, Family::Rtc].into_iter().filter(never_ends) {
+            self.sweep_former(peer, family);
+        }
+    }
+
+    /// Neighbors that are the same router, since an identifier is one router's within its AS (RFC 6286 §2.1), whose
+    /// sessions are gone and whose routes wait: it has come back from another address, and not to where they lead.
+    pub(super) fn formerly(&self, peer: PeerId, sender: &Sender) -> Vec<PeerId> {
+        let is_same = |other: &Sender| (other.asn, other.router_id) == (sender.asn, sender.router_id);
+        let senders = self.senders.iter().filter(|(id, _)| **id != peer && !self.peers.contains_key(id));
+        senders.filter(|(_, other)| is_same(other) && !other.stale.is_empty()).map(|(id, _)| *id).collect()
+    }
+
+    /// The neighbor has said this route: what waits of the same router under another address is over.
+    pub(super) fn take_former(&mut self, formerly: &[PeerId], key: VpnPrefix) {
+        for former in formerly {
+            let (source, route) = (Source::from(*former), self.table.find(key));
+            if let Some(route) = route
+                && self.table.path(route, source).is_some_and(Path::is_stale)
+            {
+                self.take_path_of(route, key, source);
+            }
+        }
+    }
+
+    /// All of this family that waits of the same router under other addresses is over.
+    pub(super) fn sweep_former(&mut self, peer: PeerId, family: Family) {
+        let formerly = self.senders.get(&peer).map(|sender| sender.formerly.clone()).unwrap_or_default();
+        for former in formerly {
+            // It may be there again meanwhile, and say itself what holds.
+            if !self.peers.contains_key(&former) {
+                self.sweep(former, family);
+            }
+        }
     }
 
     /// Whatever of the family is still stale is gone.
