@@ -9,6 +9,8 @@
 //! ```
 //! The guard outlives this process on purpose. While an agent restarts, the host must not step in.
 
+mod leftovers;
+
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;

@@ -198,7 +198,12 @@ impl Agent {
             NetlinkEvent::LinkAdded(name) => Event::LinkAdded(name),
             NetlinkEvent::LinkRemoved(name) => Event::LinkRemoved(name),
         };
+        let gone = if let Event::LinkRemoved(name) = &event { Some(name.clone()) } else { None };
         self.handle(event).await;
+        if let Some(name) = gone {
+            // Its port may have gone before it, unopened.
+            let _ = tokio::task::spawn_blocking(move || Dataplane::release(&name)).await;
+        }
     }
 
     async fn learn(&mut self, Learned { port, address, mac }: Learned) {

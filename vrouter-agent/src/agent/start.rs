@@ -15,7 +15,7 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use vrouter_types::Asn;
 
 use super::life::Before;
@@ -89,6 +89,7 @@ pub(super) async fn start(
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
     agent.serve()?;
+    agent.release_absent().await;
     let bgp_events = agent.start_bgp().await?;
     let server = tokio::spawn(server::serve(listener, own_calls));
     agent.start_metrics();
@@ -121,6 +122,13 @@ impl Agent {
         self.dataplane.serve().map_err(|error| Error::Dataplane(error.to_string()))?;
         self.before.workers_run(self.dataplane.adopted());
         Ok(())
+    }
+
+    /// Interfaces that went while no agent ran have left their guards.
+    async fn release_absent(&self) {
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(Dataplane::release_absent).await {
+            debug!(%error, "cannot look for nftables chains of interfaces that are gone");
+        }
     }
 
     async fn restore(&mut self) -> Result<(), Error> {
