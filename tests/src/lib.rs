@@ -18,6 +18,7 @@ pub mod binaries;
 pub mod bulk;
 pub mod capture;
 pub mod cni_bench;
+pub mod cni_chain;
 pub mod cni_checklist;
 pub mod cni_run;
 pub mod config;
