@@ -5,18 +5,20 @@ mod frames;
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use dataplane_core::{Fib, HostFlows};
+use dataplane_core::{Fib, FlowLimits, FlowTable, HostFlows, State};
 use tracing::{info, warn};
 use vrouter_types::PortId;
 
 use crate::adopt::{Kept, Name};
 use crate::error::DataplaneError;
+use crate::flows::Flows;
 use crate::guard;
 use crate::host_link::HostLink;
 use crate::learning::Learning;
@@ -30,6 +32,8 @@ use crate::worker::{Shared, Worker};
 
 /// Flows of the host that are remembered at once: 16 octets each.
 const HOST_FLOWS: usize = 16_384;
+/// Below the ports that tunnels leave with.
+const NODE_PORTS: RangeInclusive<u16> = 40_960..=49_151;
 
 /// How the dataplane is to run.
 #[derive(Debug, Clone)]
@@ -43,6 +47,10 @@ pub struct DataplaneConfig {
     /// Octets that each socket may queue, in either direction. By default a thousandth of the memory, from 512 KiB to
     /// 4 MiB: less loses packets of bulk flows, more only delays them.
     pub socket_buffer: usize,
+    /// What the flow table may hold.
+    pub flows: FlowLimits,
+    /// Ports and echo identifiers that packets with the node's address leave with.
+    pub node_ports: RangeInclusive<u16>,
 }
 
 impl Default for DataplaneConfig {
@@ -52,6 +60,8 @@ impl Default for DataplaneConfig {
             host_interface: Some("vrouter0".to_owned()),
             entropy_ports: 16,
             socket_buffer: memory_octets().map_or(4 << 20, |memory| memory / 1024).clamp(512 << 10, 4 << 20),
+            flows: FlowLimits::default(),
+            node_ports: NODE_PORTS,
         }
     }
 }
@@ -77,8 +87,9 @@ pub struct Dataplane {
     /// Interfaces that [`Dataplane::prepare_ports`] has seen to.
     guarded: Mutex<BTreeSet<String>>,
     host_flows: Arc<HostFlows>,
+    pub(crate) flows: Flows,
     kept: Kept,
-    clock: Instant,
+    pub(crate) clock: Instant,
 }
 
 #[derive(Debug)]
@@ -110,6 +121,7 @@ impl Dataplane {
         let count = config.workers.unwrap_or((cores / 2).max(1)).max(1);
         let random = RandomState::new();
         let key = [random.hash_one(1), random.hash_one(2)];
+        let flows = Flows::new(FlowTable::new(config.flows, key), config.node_ports.clone());
         let learning = Learning::new(count).map_err(DataplaneError::Worker)?;
         let handle = |index| new_handle(index, &snapshots.load(), Arc::clone(&learning));
         let workers = (0..count).map(handle).collect::<std::io::Result<_>>();
@@ -123,6 +135,7 @@ impl Dataplane {
             without_nftables: AtomicBool::new(false),
             guarded: Mutex::default(),
             host_flows: Arc::new(HostFlows::new(HOST_FLOWS, key)),
+            flows,
             kept,
             clock: Instant::now(),
         })
@@ -165,11 +178,12 @@ impl Dataplane {
     }
 
     fn start_worker(&self, index: usize, handle: &Handle) -> std::io::Result<JoinHandle<()>> {
-        let (snapshots, flows) = (Arc::clone(&self.snapshots), Arc::clone(&self.host_flows));
+        let snapshots = Arc::clone(&self.snapshots);
+        let state = State::sharing(Arc::clone(&self.host_flows), Arc::clone(&self.flows.table));
         let (shared, clock) = (Arc::clone(&handle.shared), self.clock);
         thread::Builder::new()
             .name(format!("dataplane-{index}"))
-            .spawn(move || Worker::new(index, shared, snapshots, flows, clock).run())
+            .spawn(move || Worker::new(index, shared, snapshots, state, clock).run())
     }
 
     /// Opens the tunnel sockets on this source address, or closes them. Opening the same address again changes
@@ -242,6 +256,7 @@ impl Dataplane {
 
     /// Replaces the forwarding state. Workers see it with their next batch.
     pub fn publish(&self, fib: Arc<Fib>) {
+        self.flows.prepare(&fib, self.config.host_interface.as_deref());
         let _publishing = self.lock();
         let next = self.snapshots.load().with_fib(fib);
         self.snapshots.store(Arc::new(next));
@@ -363,7 +378,7 @@ impl Drop for Dataplane {
 }
 
 /// Nothing under any of our locks can be left half done: what they hold is replaced as a whole.
-fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

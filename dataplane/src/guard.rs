@@ -10,6 +10,7 @@
 //! The guard outlives this process on purpose. While an agent restarts, the host must not step in.
 
 mod leftovers;
+mod masquerade;
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::sys;
+
+pub(crate) use masquerade::{masquerade, stop_masquerading};
 
 const TABLE: &str = "vrouter";
 const NETLINK_NETFILTER: i32 = libc::NETLINK_NETFILTER;

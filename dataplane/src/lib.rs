@@ -21,6 +21,7 @@ mod control;
 mod counters;
 mod egress;
 mod error;
+mod flows;
 mod gre;
 mod guard;
 mod host_link;

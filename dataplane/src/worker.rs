@@ -20,7 +20,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use dataplane_core::coalesce::Coalescer;
 use dataplane_core::vnet::VNET_HEADER_LEN;
-use dataplane_core::{DropReason, Frame, Gso, HostFlows, Outer, State, Verdict, VnetHeader};
+use dataplane_core::{DropReason, Frame, Gso, Outer, State, Verdict, VnetHeader};
 use dataplane_core::{from_host, from_port, from_underlay};
 use tracing::{error, warn};
 use vrouter_types::{Encap, PortId};
@@ -118,14 +118,14 @@ impl Worker {
         index: usize,
         shared: Arc<Shared>,
         snapshots: Arc<ArcSwap<Snapshot>>,
-        host_flows: Arc<HostFlows>,
+        state: State,
         clock: Instant,
     ) -> Worker {
         Worker {
             index,
             shared,
             snapshots: Cache::new(snapshots),
-            state: State::new(host_flows),
+            state,
             memory: vec![0; SLOTS * STRIDE + HEADS],
             heads_used: 0,
             receiver: Receiver::new(SLOTS),
