@@ -39,6 +39,7 @@ pub mod packets;
 pub mod pod;
 pub mod probe;
 pub mod process;
+pub mod random;
 pub mod sandbox;
 pub mod sensors;
 pub mod supervisor;
