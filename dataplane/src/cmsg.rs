@@ -5,6 +5,8 @@ use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use crate::sys::IfIndex;
+
 use crate::vlan::NUMBER;
 
 /// Control messages that we send: segment size and traffic class.
@@ -45,6 +47,15 @@ impl Name {
         u16::from_be_bytes([self.0[2], self.0[3]])
     }
 
+    /// Writes an interface (struct sockaddr_ll: family, protocol, index), and tells how long it is.
+    pub(crate) fn set_link(&mut self, link: IfIndex, v6: bool) -> libc::socklen_t {
+        *self = Name::NONE;
+        self.0[..2].copy_from_slice(&u16::try_from(libc::AF_PACKET).unwrap_or(0).to_ne_bytes());
+        self.0[2..4].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[8, 0] });
+        self.0[4..8].copy_from_slice(&link.to_ne_bytes());
+        20
+    }
+
     /// The address, if it is an Internet address.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         let [f0, f1, _, _, a, b, c, d, v6 @ ..] = self.0;
@@ -71,13 +82,24 @@ pub(crate) struct Received {
     pub(crate) vlan: Option<u16>,
 }
 
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum To {
+    /// Where the socket leads: a port's interface.
+    Bound,
+    /// An address of the socket's own family, and a port.
+    Address(IpAddr, u16),
+    /// An interface, by a packet socket, on the way to this address.
+    Link(IfIndex, IpAddr),
+}
+
 /// One message to send: pieces of memory, gathered.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     /// Which pieces.
     pub(crate) pieces: Range<usize>,
-    /// To whom; the socket's own address family. Ports have none.
-    pub(crate) to: Option<(IpAddr, u16)>,
+    /// To whom.
+    pub(crate) to: To,
     /// Octets per datagram where the kernel is to cut; zero where not.
     pub(crate) segment: u16,
     pub(crate) tos: u8,
@@ -138,10 +160,13 @@ pub(crate) fn write_controls(octets: &mut [u8; SEND_CONTROL], message: &Message)
         let value = message.segment.to_ne_bytes();
         len += write_control(&mut octets[len..], libc::SOL_UDP, libc::UDP_SEGMENT, &value);
     }
-    if message.tos != 0 {
-        let (level, kind) = match message.to {
-            Some((IpAddr::V6(_), _)) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
-            _ => (libc::IPPROTO_IP, libc::IP_TOS),
+    if message.tos != 0
+        && let To::Address(address, _) = message.to
+    {
+        let (level, kind) = if address.is_ipv6() {
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_TOS)
         };
         len += write_control(&mut octets[len..], level, kind, &i32::from(message.tos).to_ne_bytes());
     }

@@ -16,17 +16,19 @@ use dataplane_core::{Fib, FlowLimits, FlowTable, HostFlows, State};
 use tracing::{info, warn};
 use vrouter_types::PortId;
 
+use crate::adjacency::follow::{Bell, Follower};
 use crate::adopt::{Kept, Name};
 use crate::error::DataplaneError;
 use crate::flows::Flows;
 use crate::guard;
 use crate::host_link::HostLink;
 use crate::learning::Learning;
+use crate::offload::Offload;
 use crate::port_link::PortLink;
 use crate::snapshot::Snapshot;
 use crate::sys;
 use crate::token::Token;
-use crate::underlay::Underlay;
+use crate::underlay::{Plan, Underlay};
 use crate::watch::Watch;
 use crate::worker::{Shared, Worker};
 
@@ -51,6 +53,8 @@ pub struct DataplaneConfig {
     pub flows: FlowLimits,
     /// Ports and echo identifiers that packets with the node's address leave with.
     pub node_ports: RangeInclusive<u16>,
+    /// What is not to be used, though the kernel may have it.
+    pub without: Vec<Offload>,
 }
 
 impl Default for DataplaneConfig {
@@ -62,6 +66,7 @@ impl Default for DataplaneConfig {
             socket_buffer: memory_octets().map_or(4 << 20, |memory| memory / 1024).clamp(512 << 10, 4 << 20),
             flows: FlowLimits::default(),
             node_ports: NODE_PORTS,
+            without: Vec::new(),
         }
     }
 }
@@ -79,6 +84,8 @@ pub struct Dataplane {
     snapshots: Arc<ArcSwap<Snapshot>>,
     /// Ends before the workers do.
     watch: Mutex<Option<Watch>>,
+    follower: Mutex<Option<Follower>>,
+    bell: Arc<Bell>,
     workers: Vec<Handle>,
     /// Held while a new snapshot is made of the last one.
     publishing: Mutex<()>,
@@ -86,6 +93,8 @@ pub struct Dataplane {
     without_nftables: AtomicBool,
     /// Interfaces that [`Dataplane::prepare_ports`] has seen to.
     guarded: Mutex<BTreeSet<String>>,
+    /// Those whose guard the last run has put up: [`Dataplane::check_guards`] looks whether it still stands.
+    unchecked: Mutex<BTreeSet<String>>,
     host_flows: Arc<HostFlows>,
     pub(crate) flows: Flows,
     kept: Kept,
@@ -109,14 +118,19 @@ impl Dataplane {
     /// [`Dataplane::start`] in two steps, with the sockets of the last run: what is opened queues its packets until
     /// [`Dataplane::serve`]. So the first packet meets ports, tunnels and forwarding state that are complete.
     pub fn prepare(config: DataplaneConfig, fib: Arc<Fib>, kept: Kept) -> Result<Dataplane, DataplaneError> {
+        let superframes = !config.without.contains(&Offload::UdpSuperframes);
         let host = match &config.host_interface {
             Some(name) => {
                 let failed = |source| DataplaneError::HostInterface { name: name.clone(), source };
-                Some(Arc::new(HostLink::open(name, &kept).map_err(failed)?))
+                Some(Arc::new(HostLink::open(name, &kept, superframes).map_err(failed)?))
             }
             None => None,
         };
-        let snapshots = Arc::new(ArcSwap::from_pointee(Snapshot { host, ..Snapshot::empty(fib) }));
+        // A tun that takes no superframes of datagrams means a kernel whose packet sockets do not either.
+        let superframes = superframes && host.as_ref().is_none_or(|host| host.takes_datagrams());
+        let empty = Snapshot::empty(fib);
+        empty.datagrams.store(superframes, Ordering::Relaxed);
+        let snapshots = Arc::new(ArcSwap::from_pointee(Snapshot { host, ..empty }));
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.unwrap_or((cores / 2).max(1)).max(1);
         let random = RandomState::new();
@@ -128,12 +142,15 @@ impl Dataplane {
         Ok(Dataplane {
             config,
             watch: Mutex::new(None),
+            follower: Mutex::new(None),
+            bell: Arc::new(Bell::new().map_err(DataplaneError::Worker)?),
             workers: workers.map_err(DataplaneError::Worker)?,
             snapshots,
             publishing: Mutex::new(()),
             learning,
             without_nftables: AtomicBool::new(false),
             guarded: Mutex::default(),
+            unchecked: Mutex::default(),
             host_flows: Arc::new(HostFlows::new(HOST_FLOWS, key)),
             flows,
             kept,
@@ -151,6 +168,13 @@ impl Dataplane {
         }
         let pulses = self.workers.iter().map(|worker| Arc::clone(&worker.shared.pulse)).collect();
         *hold(&self.watch) = Some(Watch::start(pulses).map_err(DataplaneError::Worker)?);
+        let (bell, snapshots) = (Arc::clone(&self.bell), Arc::clone(&self.snapshots));
+        match Follower::start(bell, snapshots) {
+            Ok(follower) => *hold(&self.follower) = Some(follower),
+            Err(error) => {
+                warn!(%error, "GRE goes by the raw socket only: cannot follow routes and neighbours")
+            }
+        }
         let rest = self.kept.close_rest();
         if !rest.is_empty() {
             info!(sockets = rest.join(" "), "closed what the last run left and nothing needs");
@@ -161,6 +185,7 @@ impl Dataplane {
     /// Ends the workers behind the batch that they work on. From then on packets queue in the sockets.
     pub fn halt(&self) {
         drop(hold(&self.watch).take());
+        drop(hold(&self.follower).take());
         for worker in &self.workers {
             worker.shared.stop();
         }
@@ -197,9 +222,15 @@ impl Dataplane {
         let underlay = match address {
             None => None,
             Some(address) => {
-                let (ports, buffer) = (self.config.entropy_ports, self.config.socket_buffer);
-                let (underlay, without_gre) =
-                    Underlay::open(address, self.workers.len(), ports, buffer, &self.kept)?;
+                let plan = Plan {
+                    workers: self.workers.len(),
+                    entropy_ports: self.config.entropy_ports,
+                    buffer: self.config.socket_buffer,
+                    kept: &self.kept,
+                    bell: &self.bell,
+                    without: &self.config.without,
+                };
+                let (underlay, without_gre) = Underlay::open(address, plan)?;
                 if let Some(error) = without_gre {
                     warn!(%address, %error, "no MPLS-over-GRE: cannot open a raw socket");
                 }
@@ -219,6 +250,7 @@ impl Dataplane {
         let named = underlay.iter().flat_map(|underlay| underlay.named());
         named.for_each(|(name, fd)| self.kept.keep(&name.to_string(), fd));
         self.snapshots.store(Arc::new(Snapshot { underlay, ..Snapshot::clone(&old) }));
+        self.bell.ring();
         if let Some(old) = &old.underlay {
             self.forget_underlay(old);
         }
@@ -260,6 +292,7 @@ impl Dataplane {
         let _publishing = self.lock();
         let next = self.snapshots.load().with_fib(fib);
         self.snapshots.store(Arc::new(next));
+        self.bell.ring();
     }
 
     /// The forwarding state in use.
@@ -283,13 +316,17 @@ impl Dataplane {
         if sys::if_index(interface).is_err() {
             return Err(DataplaneError::NoInterface { port, interface: name() });
         }
-        if !hold(&self.guarded).remove(interface) {
+        let outside = Name::Port(port, interface);
+        if self.kept.has(&outside.to_string()) {
+            // Its packets wait, behind a guard that outlives us.
+            hold(&self.unchecked).insert(interface.to_owned());
+        } else if !hold(&self.guarded).remove(interface) {
             self.guard(&[interface]);
         }
         let publishing = self.lock();
         let old = self.snapshots.load_full();
         let failed = |source| DataplaneError::OpenPort { port, interface: name(), source };
-        let (outside, buffer) = (Name::Port(port, interface), self.config.socket_buffer);
+        let buffer = self.config.socket_buffer;
         let link = PortLink::open(outside, (interface, vlan), buffer, old.port_stats(port), &self.kept);
         let link = Arc::new(link.map_err(failed)?);
         let worker = self.worker_of(port).ok_or(DataplaneError::Stopped)?;
@@ -339,16 +376,27 @@ impl Dataplane {
     }
 
     /// Does for many interfaces at once what [`Dataplane::open_port`] does for each first, which mostly waits for the
-    /// kernel: the host's own stack is shut out of their ingress. Absent interfaces are left out.
-    pub fn prepare_ports(&self, interfaces: &[String]) {
+    /// kernel: the host's own stack is shut out of their ingress. Absent interfaces, and those whose sockets and guards
+    /// the last run has left, are left out.
+    pub fn prepare_ports(&self, ports: &[(PortId, String)]) {
+        let is_new = |(port, interface): &&(PortId, String)| {
+            !self.kept.has(&Name::Port(*port, interface).to_string()) && sys::if_index(interface).is_ok()
+        };
+        let new: Vec<&str> = ports.iter().filter(is_new).map(|(_, interface)| interface.as_str()).collect();
+        self.guard(&new);
+        hold(&self.guarded).extend(new.into_iter().map(str::to_owned));
+    }
+
+    /// Puts up again what somebody may have taken away of the guards that the last run left, while packets flow.
+    pub fn check_guards(&self) {
+        let interfaces = std::mem::take(&mut *hold(&self.unchecked));
         let present = interfaces.iter().map(String::as_str).filter(|name| sys::if_index(name).is_ok());
-        let present: Vec<&str> = present.collect();
-        self.guard(&present);
-        hold(&self.guarded).extend(present.into_iter().map(str::to_owned));
+        self.guard(&present.collect::<Vec<_>>());
     }
 
     fn guard(&self, interfaces: &[&str]) {
-        for (interface, what, error) in guard::shut_out_host(interfaces) {
+        let nftables = !self.config.without.contains(&Offload::Nftables);
+        for (interface, what, error) in guard::shut_out_host(interfaces, nftables) {
             let nftables = what.contains("nftables");
             if nftables && self.without_nftables.swap(true, Ordering::Relaxed) {
                 continue;

@@ -1,8 +1,12 @@
 //! Counters: workers add, anybody reads. Relaxed atomics; a sum read in the middle of a batch may miss its end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use dataplane_core::DropReason;
+use arc_swap::{ArcSwapOption, Guard};
+use dataplane_core::{DropReason, Service};
+
+use crate::adjacency::Adjacency;
 
 /// What went through a port. "Received" is what the workload sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -17,6 +21,12 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// Packets from the workload that were dropped, whatever the reason, and those to it that its queue refused.
     pub dropped: u64,
+    /// Answers to its DHCP.
+    pub dhcp: u64,
+    /// Answers to its DHCPv6.
+    pub dhcp6: u64,
+    /// Router advertisements to it.
+    pub router_advertisements: u64,
 }
 
 /// What went through a tunnel.
@@ -93,17 +103,28 @@ impl Drops {
 pub(crate) struct PortStats {
     pub(crate) traffic: Traffic,
     pub(crate) drops: Drops,
+    served: [AtomicU64; 3],
 }
 
 impl PortStats {
+    pub(crate) fn served(&self, service: Service) {
+        if let Some(counter) = self.served.get(service as usize) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
     pub(crate) fn read(&self) -> PortCounters {
         let traffic = &self.traffic;
+        let served = |service: Service| self.served.get(service as usize).map_or(0, |count| count.load(Relaxed));
         PortCounters {
             rx_packets: traffic.rx_packets.load(Relaxed),
             rx_bytes: traffic.rx_bytes.load(Relaxed),
             tx_packets: traffic.tx_packets.load(Relaxed),
             tx_bytes: traffic.tx_bytes.load(Relaxed),
             dropped: self.drops.total(),
+            dhcp: served(Service::Dhcp),
+            dhcp6: served(Service::Dhcp6),
+            router_advertisements: served(Service::RouterAdvertisement),
         }
     }
 }
@@ -119,9 +140,25 @@ pub(crate) struct TunnelStats {
     /// Largest inner packet, zero for unknown; and when that was learned.
     path_mtu: AtomicU32,
     learned_ms: AtomicU32,
+    /// The way past the IP stack, for GRE on Ethernet.
+    adjacency: ArcSwapOption<Adjacency>,
 }
 
 impl TunnelStats {
+    pub(crate) fn adjacency(&self) -> Guard<Option<Arc<Adjacency>>> {
+        self.adjacency.load()
+    }
+
+    pub(crate) fn set_adjacency(&self, found: Option<Adjacency>) {
+        if self.adjacency.load().as_deref() != found.as_ref() {
+            self.adjacency.store(found.map(Arc::new));
+        }
+    }
+
+    pub(crate) fn sent_packets(&self) -> u64 {
+        self.traffic.tx_packets.load(Relaxed)
+    }
+
     pub(crate) fn refused(&self, packets: u64) {
         self.too_big.fetch_add(packets, Relaxed);
     }

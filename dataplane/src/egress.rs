@@ -17,10 +17,10 @@ use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, TunnelId};
 use vrouter_types::{Encap, PortId};
 
-use crate::cmsg::Message;
+use crate::cmsg::{Message, To};
 use crate::snapshot::Snapshot;
 use crate::sys::{MAX_PIECES, Sender};
-use crate::underlay::{MPLS_OVER_UDP_PORT, Underlay};
+use crate::underlay::Underlay;
 
 /// As many datagrams as every kernel segments in one send (UDP_MAX_SEGMENTS, before 6.9).
 const MAX_SEGMENTS: usize = 64;
@@ -37,6 +37,8 @@ pub(crate) enum Target {
     /// A place in the pool of UDP sockets.
     Udp(usize),
     Gre,
+    /// GRE past the IP stack, by the packet socket.
+    Link,
 }
 
 /// What a message counts as, and what may join it.
@@ -63,6 +65,8 @@ struct Queue {
 pub(crate) struct Egress {
     queues: Vec<Queue>,
     used: usize,
+    /// The queue that was asked for last.
+    last: usize,
     sender: Sender,
 }
 
@@ -71,13 +75,15 @@ pub(crate) struct Egress {
 pub(crate) struct TunnelSlice {
     pub(crate) target: Target,
     pub(crate) tunnel: TunnelId,
-    pub(crate) remote: IpAddr,
+    pub(crate) to: To,
+    /// Octets in front of the label.
+    pub(crate) outer: usize,
     pub(crate) tos: u8,
 }
 
 impl Egress {
     pub(crate) fn new() -> Egress {
-        Egress { queues: Vec::new(), used: 0, sender: Sender::new(BATCH, 4 * MAX_PIECES) }
+        Egress { queues: Vec::new(), used: 0, last: 0, sender: Sender::new(BATCH, 4 * MAX_PIECES) }
     }
 
     /// Begins a message for a port or the host, which stands for so many packets; `joined` if those are datagrams that
@@ -85,7 +91,7 @@ impl Egress {
     pub(crate) fn begin(&mut self, target: Target, packets: usize, joined: bool) {
         let queue = self.queue(target);
         let at = queue.pieces.len();
-        queue.messages.push(Message { pieces: at..at, to: None, segment: 0, tos: 0 });
+        queue.messages.push(Message { pieces: at..at, to: To::Bound, segment: 0, tos: 0 });
         queue.loads.push(Load { tunnel: None, segment: 0, packets, octets: 0, open: false, joined });
     }
 
@@ -122,12 +128,11 @@ impl Egress {
             return;
         }
         let at = queue.pieces.len();
-        let port = if slice.target == Target::Gre { 0 } else { MPLS_OVER_UDP_PORT };
-        let to = Some((slice.remote, port));
-        queue.messages.push(Message { pieces: at..at + pieces.len(), to, segment: 0, tos: slice.tos });
-        let open = slice.target != Target::Gre;
-        let (tunnel, joined) = (Some(slice.tunnel), false);
-        queue.loads.push(Load { tunnel, segment: len, packets: 1, octets: len, open, joined });
+        let (to, tos) = (slice.to, slice.tos);
+        queue.messages.push(Message { pieces: at..at + pieces.len(), to, segment: 0, tos });
+        let open = matches!(slice.target, Target::Udp(_));
+        let (tunnel, joined, octets) = (Some(slice.tunnel), false, len - slice.outer.min(len));
+        queue.loads.push(Load { tunnel, segment: len, packets: 1, octets, open, joined });
         queue.pieces.extend(pieces);
     }
 
@@ -150,7 +155,9 @@ impl Egress {
 
     fn queue(&mut self, target: Target) -> &mut Queue {
         // A batch goes to few sockets, and mostly to the one before.
-        let found = self.queues.iter().take(self.used).rposition(|queue| queue.target == target);
+        let before = Some(self.last).filter(|last| self.used > *last && self.queues[*last].target == target);
+        let found =
+            before.or_else(|| self.queues.iter().take(self.used).rposition(|queue| queue.target == target));
         let index = found.unwrap_or_else(|| {
             if self.used == self.queues.len() {
                 let (pieces, messages, loads) = (Vec::new(), Vec::new(), Vec::new());
@@ -159,6 +166,7 @@ impl Egress {
             self.used += 1;
             self.used - 1
         });
+        self.last = index;
         let queue = &mut self.queues[index];
         queue.target = target;
         queue
@@ -210,6 +218,10 @@ impl Flush<'_> {
                 None => self.drop_rest(queue, 0, DropReason::PortNotOpen),
             },
             Target::Udp(place) => match underlay.and_then(|underlay| underlay.pool(place)) {
+                Some(fd) => self.send_all(queue, fd),
+                None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
+            },
+            Target::Link => match underlay.and_then(Underlay::link) {
                 Some(fd) => self.send_all(queue, fd),
                 None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
             },
@@ -358,7 +370,7 @@ impl Flush<'_> {
 }
 
 /// Octets between the link and the inner packet.
-fn overhead(remote: IpAddr, encap: Encap) -> u16 {
+pub(crate) fn overhead(remote: IpAddr, encap: Encap) -> u16 {
     encap.overhead() + if remote.is_ipv6() { 40 } else { 20 }
 }
 
@@ -369,7 +381,8 @@ mod tests {
     const SLICE: TunnelSlice = TunnelSlice {
         target: Target::Udp(0),
         tunnel: TunnelId(0),
-        remote: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        to: To::Address(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 6635),
+        outer: 0,
         tos: 0,
     };
 

@@ -43,8 +43,11 @@ const HOOK_INGRESS: u32 = 0;
 const POLICY_DROP: u32 = 0;
 
 /// Shuts the host's stack out of these interfaces' ingress, and brings them up. What could not be done is returned
-/// beside the reason, since the other locks still hold.
-pub(crate) fn shut_out_host<'i>(interfaces: &[&'i str]) -> Vec<(&'i str, &'static str, io::Error)> {
+/// beside the reason, since the other locks still hold. `nftables`: whether its lock is to be tried.
+pub(crate) fn shut_out_host<'i>(
+    interfaces: &[&'i str],
+    nftables: bool,
+) -> Vec<(&'i str, &'static str, io::Error)> {
     const NFTABLES: &str = "drop its ingress with nftables";
     let mut open = Vec::new();
     let mut attempt = |interface, what, result: io::Result<()>| {
@@ -58,7 +61,8 @@ pub(crate) fn shut_out_host<'i>(interfaces: &[&'i str]) -> Vec<(&'i str, &'stati
     }
     // A transaction waits for the kernel's grace periods, however much is in it. One that fails does nothing at all,
     // and then each interface gets its own.
-    for some in interfaces.chunks(TRANSACTION) {
+    let guarded = if nftables { interfaces } else { &[] };
+    for some in guarded.chunks(TRANSACTION) {
         match (drop_ingress(some), some) {
             (Err(_), [_, _, ..]) => {
                 some.iter().for_each(|interface| attempt(interface, NFTABLES, drop_ingress(&[interface])));

@@ -17,11 +17,12 @@ pub(crate) struct HostLink {
     file: File,
     /// What the kernel agreed to.
     pub(crate) offloads: Vec<String>,
+    takes_datagrams: bool,
 }
 
 impl HostLink {
     /// Takes over the last run's, or makes it.
-    pub(crate) fn open(name: &str, kept: &Kept) -> io::Result<HostLink> {
+    pub(crate) fn open(name: &str, kept: &Kept, datagrams: bool) -> io::Result<HostLink> {
         let outside = Name::Tun.to_string();
         let fd = match kept.adopt(&outside, |fd| is_tun(fd, name)) {
             Some(fd) => fd,
@@ -32,12 +33,19 @@ impl HostLink {
             }
         };
         let mut offloads = Vec::new();
-        if sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS | UDP_OFFLOADS).is_ok() {
+        let takes_datagrams =
+            datagrams && sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS | UDP_OFFLOADS).is_ok();
+        if takes_datagrams {
             offloads.extend([format!("{name}: TCP superframes"), format!("{name}: UDP superframes")]);
         } else if sys::set_tun_offload(fd.as_fd(), TCP_OFFLOADS).is_ok() {
             offloads.push(format!("{name}: TCP superframes"));
         }
-        Ok(HostLink { file: File::from(fd), offloads })
+        Ok(HostLink { file: File::from(fd), offloads, takes_datagrams })
+    }
+
+    /// Whether the kernel knows superframes of datagrams.
+    pub(crate) fn takes_datagrams(&self) -> bool {
+        self.takes_datagrams
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod adjacency;
 mod adopt;
 mod capture;
 mod cmsg;
@@ -26,6 +27,7 @@ mod gre;
 mod guard;
 mod host_link;
 mod learning;
+mod offload;
 mod port_link;
 mod ring;
 mod snapshot;
@@ -45,4 +47,5 @@ pub use capture::{
 pub use control::{Dataplane, DataplaneConfig};
 pub use counters::{PortCounters, TunnelCounters};
 pub use error::DataplaneError;
+pub use offload::{Offload, UnknownOffload};
 pub use watch::WorkerHealth;

@@ -12,7 +12,7 @@ mod inspect;
 
 pub(crate) use inspect::{is_of_this_namespace, packet_binding, tun_interface};
 
-use crate::cmsg::{Message, Name, RECV_CONTROL, Received, SEND_CONTROL, read_control, write_controls};
+use crate::cmsg::{Message, Name, RECV_CONTROL, Received, SEND_CONTROL, To, read_control, write_controls};
 
 /// Interface indexes are positive; zero names none.
 pub(crate) type IfIndex = u32;
@@ -356,8 +356,12 @@ impl Sender {
         let Batch { messages, pieces, names, controls } = &mut self.batch;
         let header = &mut messages[slot].msg_hdr;
         (header.msg_name, header.msg_namelen) = (ptr::null_mut(), 0);
-        if let Some((address, port)) = message.to {
-            header.msg_namelen = names[slot].set(address, port);
+        header.msg_namelen = match message.to {
+            To::Bound => 0,
+            To::Address(address, port) => names[slot].set(address, port),
+            To::Link(link, remote) => names[slot].set_link(link, remote.is_ipv6()),
+        };
+        if header.msg_namelen != 0 {
             header.msg_name = ptr::from_mut(&mut names[slot]).cast();
         }
         header.msg_iov = pieces[first..].as_mut_ptr();

@@ -4,6 +4,7 @@
 //!  in    UDP :6635 and :51234, one pair per worker (SO_REUSEPORT spreads flows)  UDP_GRO
 //!  out   a pool of UDP sockets on ports 49152-65535: a flow's hash chooses one   UDP_SEGMENT
 //!  both  one raw socket, protocol 47
+//!  out   one packet socket, for GRE where the way out is Ethernet and the neighbour known
 //! ```
 //! Outer headers belong to the kernel: it routes, resolves and reassembles. It never fragments what we send: "don't
 //! fragment" is set, and what is too big for the path comes back as an error. The outer UDP checksum stays on, since
@@ -12,12 +13,15 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::adjacency::follow::Bell;
 use crate::adopt::{Kept, Name, is_bound};
 use crate::error::DataplaneError;
+use crate::offload::Offload;
 use crate::port_link::set_buffers;
 use crate::sys;
 
@@ -39,6 +43,10 @@ pub(crate) struct Underlay {
     receivers: Vec<Vec<UdpReceiver>>,
     pool: Vec<Socket>,
     gre: Option<Socket>,
+    /// Sends GRE past the IP stack where that is possible.
+    link: Option<Socket>,
+    /// Rings where the ways of GRE may have changed.
+    pub(crate) bell: Arc<Bell>,
     /// Mean octets per GRE packet lately.
     pub(crate) gre_frame_size: AtomicUsize,
     /// Cleared where the kernel refuses to segment for us.
@@ -59,16 +67,24 @@ impl UdpReceiver {
     }
 }
 
+/// How an underlay is to be opened.
+pub(crate) struct Plan<'p> {
+    pub(crate) workers: usize,
+    pub(crate) entropy_ports: u16,
+    pub(crate) buffer: usize,
+    pub(crate) kept: &'p Kept,
+    pub(crate) bell: &'p Arc<Bell>,
+    pub(crate) without: &'p [Offload],
+}
+
 impl Underlay {
     /// Opens everything for this source address. Without the right to raw sockets there is no GRE; the reason is
     /// returned beside.
     pub(crate) fn open(
         address: IpAddr,
-        workers: usize,
-        entropy_ports: u16,
-        buffer: usize,
-        kept: &Kept,
+        Plan { workers, entropy_ports, buffer, kept, bell, without }: Plan<'_>,
     ) -> Result<(Underlay, Option<io::Error>), DataplaneError> {
+        let has = |offload| !without.contains(&offload);
         let failed = |what: &str| {
             let what = what.to_owned();
             move |source| DataplaneError::Underlay { what, address, source }
@@ -76,22 +92,31 @@ impl Underlay {
         let mut receivers = Vec::new();
         for worker in 0..workers {
             let pair = PORTS.iter().map(|port| {
-                let opened = open_receiver(SocketAddr::new(address, *port), worker, buffer, kept);
+                let opened = open_receiver(
+                    SocketAddr::new(address, *port),
+                    worker,
+                    buffer,
+                    kept,
+                    has(Offload::UdpCoalescing),
+                );
                 opened.map_err(failed(&format!("UDP {port}")))
             });
             receivers.push(pair.collect::<Result<Vec<_>, _>>()?);
         }
         let pool =
             open_pool(address, entropy_ports.max(1), buffer, kept).map_err(failed("UDP source ports"))?;
-        let (gre, without) = match open_gre(address, buffer, kept) {
+        let (gre, without_gre) = match open_gre(address, buffer, kept) {
             Ok(socket) => (Some(socket), None),
             Err(error) => (None, Some(error)),
         };
-        let segments = pool
-            .first()
-            .is_some_and(|socket| sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok());
+        let link = gre.as_ref().filter(|_| has(Offload::GreFrames)).and_then(|_| open_link(buffer).ok());
+        let segments = has(Offload::UdpSegmentation)
+            && pool
+                .first()
+                .is_some_and(|socket| sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok());
         let (segments, gre_frame_size) = (AtomicBool::new(segments), AtomicUsize::new(0));
-        Ok((Underlay { address, receivers, pool, gre, gre_frame_size, segments }, without))
+        let bell = Arc::clone(bell);
+        Ok((Underlay { address, receivers, pool, gre, link, bell, gre_frame_size, segments }, without_gre))
     }
 
     pub(crate) fn receivers(&self, worker: usize) -> &[UdpReceiver] {
@@ -127,6 +152,15 @@ impl Underlay {
         receivers.chain(pool).chain(self.gre().map(|fd| (Name::Gre, fd)))
     }
 
+    /// The packet socket; protocol zero, so nothing arrives at it.
+    pub(crate) fn link(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().map(AsFd::as_fd)
+    }
+
+    pub(crate) fn has_link(&self) -> bool {
+        self.link.is_some()
+    }
+
     pub(crate) fn address(&self) -> IpAddr {
         self.address
     }
@@ -138,15 +172,19 @@ impl Underlay {
     /// What the kernel does for us here.
     pub(crate) fn offloads(&self) -> Vec<String> {
         let mut offloads = Vec::new();
-        if self.segments.load(Relaxed) {
-            offloads.push("underlay: UDP segmentation".to_owned());
-        }
+        offloads.push(if self.segments.load(Relaxed) {
+            "underlay: UDP segmentation".to_owned()
+        } else {
+            "underlay: no UDP segmentation, each datagram is sent by itself".to_owned()
+        });
         let coalesces = |receiver: &UdpReceiver| {
             sys::option(receiver.fd(), libc::SOL_UDP, libc::UDP_GRO).is_ok_and(|on| on != 0)
         };
-        if self.receivers.iter().flatten().any(coalesces) {
-            offloads.push("underlay: UDP coalescing".to_owned());
-        }
+        offloads.push(if self.receivers.iter().flatten().any(coalesces) {
+            "underlay: UDP coalescing".to_owned()
+        } else {
+            "underlay: no UDP coalescing, datagrams are joined across a batch".to_owned()
+        });
         offloads
     }
 
@@ -202,7 +240,13 @@ fn open_udp(address: SocketAddr, buffer: usize, share: bool) -> io::Result<Socke
     Ok(socket)
 }
 
-fn open_receiver(address: SocketAddr, worker: usize, buffer: usize, kept: &Kept) -> io::Result<UdpReceiver> {
+fn open_receiver(
+    address: SocketAddr,
+    worker: usize,
+    buffer: usize,
+    kept: &Kept,
+    coalesce: bool,
+) -> io::Result<UdpReceiver> {
     let name = Name::Udp { port: address.port(), worker }.to_string();
     let socket = match adopt_udp(&name, buffer, kept, |at| at == address) {
         Some(socket) => socket,
@@ -213,7 +257,7 @@ fn open_receiver(address: SocketAddr, worker: usize, buffer: usize, kept: &Kept)
         sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_NO_CHECK6_RX, 1)?;
     }
     // Kernels without it hand over one datagram at a time.
-    let _ = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
+    let _ = sys::set_option(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, i32::from(coalesce));
     Ok(UdpReceiver { socket, frame_size: AtomicUsize::new(0) })
 }
 
@@ -256,6 +300,14 @@ fn open_pool(address: IpAddr, count: u16, buffer: usize, kept: &Kept) -> io::Res
         pool.push(socket);
     }
     Ok(pool)
+}
+
+/// A packet socket of no protocol, bound to no interface: it only sends.
+fn open_link(buffer: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    socket.set_nonblocking(true)?;
+    set_buffers(socket.as_fd(), buffer);
+    Ok(socket)
 }
 
 fn open_gre(address: IpAddr, buffer: usize, kept: &Kept) -> io::Result<Socket> {

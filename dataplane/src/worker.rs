@@ -170,7 +170,13 @@ impl Worker {
                 Token::Wake => self.shared.woken(),
                 Token::Port(port) => self.serve_port(&snapshot, port, event.failed),
                 Token::Udp(place) => self.serve_udp(&snapshot, place),
-                Token::Gre => self.serve_gre(&snapshot),
+                Token::Gre => {
+                    // The path got narrower, perhaps: what goes past the raw socket does not hear of it.
+                    if let Some(underlay) = snapshot.underlay.as_ref().filter(|_| event.failed) {
+                        underlay.bell.ring();
+                    }
+                    self.serve_gre(&snapshot);
+                }
                 Token::Host => self.serve_host(&snapshot),
                 Token::Probe => {
                     let probe = Arc::clone(&self.shared.pulse.snapshot);

@@ -11,7 +11,8 @@ use vrouter_types::Encap;
 
 use super::outer::{Ends, Header};
 use super::{CapturePoint, Direction, MAX_CAPTURES, OUT, REASON, Tap, TapRing, WORDS};
-use crate::cmsg::Message;
+use crate::adjacency;
+use crate::cmsg::{Message, To};
 use crate::egress::Target;
 use crate::gre;
 use crate::snapshot::Snapshot;
@@ -176,10 +177,13 @@ impl Tap {
 /// Who sends a message to whom, and how many of its octets stand in front of the label.
 fn ends_out(snapshot: &Snapshot, target: Target, message: &Message) -> Option<(Ends, usize)> {
     let underlay = snapshot.underlay.as_ref()?;
-    let (dst, port) = message.to?;
-    let (encap, ports, skip) = match target {
-        Target::Udp(place) => (Encap::MplsOverUdp, (underlay.pool_port(place), port), 0),
-        _ => (Encap::MplsOverGre, (0, 0), gre::HEADER.len()),
+    let (dst, encap, ports, skip) = match (target, message.to) {
+        (Target::Udp(place), To::Address(dst, port)) => {
+            (dst, Encap::MplsOverUdp, (underlay.pool_port(place), port), 0)
+        }
+        (_, To::Address(dst, _)) => (dst, Encap::MplsOverGre, (0, 0), gre::HEADER.len()),
+        (_, To::Link(_, dst)) => (dst, Encap::MplsOverGre, (0, 0), adjacency::header_len(dst)),
+        (_, To::Bound) => return None,
     };
     Some((Ends { src: underlay.address(), dst, ports, tos: message.tos, encap }, skip))
 }

@@ -3,10 +3,11 @@ use dataplane_core::vnet::VNET_HEADER_LEN;
 use vrouter_types::Encap;
 
 use super::*;
-use crate::cmsg::Message;
+use crate::adjacency::follow::Bell;
+use crate::cmsg::{Message, To};
 use crate::egress::Target;
 use crate::snapshot::Snapshot;
-use crate::underlay::Underlay;
+use crate::underlay::{Plan, Underlay};
 
 const PORT: PortId = PortId(3);
 
@@ -65,7 +66,7 @@ fn a_frame_that_leaves_is_seen_without_its_virtio_net_header() {
     let bytes = frame(300);
     let memory = [&[0xee; VNET_HEADER_LEN][..], &bytes].concat();
     let pieces = [0..VNET_HEADER_LEN + 20, VNET_HEADER_LEN + 20..memory.len()];
-    let message = Message { pieces: 0..2, to: None, segment: 0, tos: 0 };
+    let message = Message { pieces: 0..2, to: To::Bound, segment: 0, tos: 0 };
     let snapshot = snapshot(&[&tap]);
     outgoing(&snapshot, 0, &memory, (Target::Port(PORT), std::slice::from_ref(&message), &pieces));
     outgoing(&snapshot, 0, &memory, (Target::Port(PortId(4)), &[message], &pieces));
@@ -86,7 +87,7 @@ fn snaplen_and_direction_hold() {
     let snapshot = snapshot(&[&tap]);
     let bytes = frame(100);
     incoming_frame(&snapshot, 0, CapturePoint::Port(PORT), &bytes).end(&snapshot, 0, None);
-    let message = Message { pieces: 0..1, to: None, segment: 0, tos: 0 };
+    let message = Message { pieces: 0..1, to: To::Bound, segment: 0, tos: 0 };
     let pieces = std::iter::once(0..bytes.len()).collect::<Vec<_>>();
     outgoing(&snapshot, 0, &bytes, (Target::Port(PORT), &[message], &pieces));
     let seen = read(&tap);
@@ -167,7 +168,9 @@ fn tunnel_packets_get_an_outer_header_that_adds_up() {
 #[test]
 fn a_gathered_message_is_seen_as_the_datagrams_that_the_kernel_makes_of_it() {
     let address = "127.0.0.1".parse().unwrap();
-    let Ok((underlay, _)) = Underlay::open(address, 0, 1, 1 << 16, &crate::adopt::Kept::default()) else {
+    let (kept, bell) = (crate::adopt::Kept::default(), Arc::new(Bell::new().unwrap()));
+    let plan = Plan { workers: 0, entropy_ports: 1, buffer: 1 << 16, kept: &kept, bell: &bell, without: &[] };
+    let Ok((underlay, _)) = Underlay::open(address, plan) else {
         return eprintln!("skipped: the ports for tunnels cannot be opened here");
     };
     let tap = tap(CapturePoint::Underlay, "label 16");
@@ -178,7 +181,7 @@ fn a_gathered_message_is_seen_as_the_datagrams_that_the_kernel_makes_of_it() {
     // Pieces of any length: what counts is where the kernel cuts.
     let cuts = [0, 3, 50, one.len(), one.len() + 60, memory.len()];
     let pieces: Vec<_> = cuts.windows(2).map(|pair| pair[0]..pair[1]).collect();
-    let to = Some(("127.0.0.9".parse().unwrap(), 6635));
+    let to = To::Address("127.0.0.9".parse().unwrap(), 6635);
     let segment = u16::try_from(one.len()).unwrap();
     let message = Message { pieces: 0..pieces.len(), to, segment, tos: 2 };
     outgoing(&snapshot, 0, &memory, (Target::Udp(0), &[message], &pieces));

@@ -48,9 +48,12 @@ impl Dataplane {
         let mut offloads = vec!["ports: TCP superframes".to_owned()];
         if snapshot.datagrams.load(Ordering::Relaxed) {
             offloads.push("ports: UDP superframes".to_owned());
+        } else {
+            offloads.push("ports: no UDP superframes, datagrams pass one by one".to_owned());
         }
         offloads.extend(snapshot.host.iter().flat_map(|host| host.offloads.clone()));
         offloads.extend(snapshot.underlay.iter().flat_map(|underlay| underlay.offloads()));
+        offloads.extend(gre_ways(&snapshot));
         offloads
     }
 
@@ -105,4 +108,16 @@ impl Dataplane {
     pub fn unlearned(&self) -> u64 {
         self.learning.lost()
     }
+}
+
+/// How GRE leaves: past the IP stack to those far ends whose link and neighbour are known, else by a raw socket.
+fn gre_ways(snapshot: &Snapshot) -> Option<String> {
+    let far_ends = snapshot.remotes.iter().filter(|((_, encap), _)| *encap == Encap::MplsOverGre);
+    let (known, all) = far_ends
+        .fold((0, 0), |(known, all), (_, stats)| (known + usize::from(stats.adjacency().is_some()), all + 1));
+    (all > 0).then(|| match known {
+        0 => "underlay: GRE by a raw socket".to_owned(),
+        _ if known == all => "underlay: GRE by Ethernet frames".to_owned(),
+        _ => format!("underlay: GRE by Ethernet frames to {known} of {all} far ends, else by a raw socket"),
+    })
 }

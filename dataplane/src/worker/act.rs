@@ -1,19 +1,23 @@
 //! What a verdict asks for: slices for tunnels, groups for ports and the host, replies.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use dataplane_core::segment::{Headers, SegmentError, Slice, Step, label_entry, segment};
+use dataplane_core::segment::{Headers, MAX_PREFIX, SegmentError, Slice, Step, label_entry, segment};
 use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce, too_big};
 use vrouter_types::{Encap, PortId};
 
 use super::link::{self, Link};
 use super::{HEADS_AT, Packet, Worker, count_packets};
+use crate::adjacency::Adjacency;
 use crate::capture;
-use crate::egress::{Target, TunnelSlice};
+use crate::cmsg::To;
+use crate::egress::{Target, TunnelSlice, overhead};
 use crate::gre;
 use crate::snapshot::Snapshot;
+use crate::underlay::MPLS_OVER_UDP_PORT;
 use crate::vlan;
 
 /// The coalescer's number for the host, which is no port's.
@@ -65,15 +69,16 @@ impl Worker {
     }
 
     fn send_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
-        let (prefix, slice) = match tunnel_slice(snapshot, push) {
-            Ok(tunnel) => tunnel,
+        let way = match Way::of(snapshot, push) {
+            Ok(way) => way,
             Err(reason) => return snapshot.drop_packets(reason, packet.from, 1),
         };
         let learned = snapshot.tunnel(push.tunnel).and_then(|stats| stats.path_mtu(self.now_ms()));
-        let mtu = learned.map_or(push.mtu, |learned| learned.min(push.mtu));
+        let mtu = learned.into_iter().fold(push.mtu.min(way.mtu), u16::min);
         let segments = snapshot.underlay.as_ref().is_some_and(|underlay| underlay.segments.load(Relaxed));
-        self.cut(snapshot, prefix.octets(), usize::from(mtu), push.fragment, packet, |worker, pieces| {
-            worker.egress.add_slice(slice, segments, pieces);
+        self.cut(snapshot, way.prefix(), usize::from(mtu), push.fragment, packet, |worker, pieces| {
+            way.finish(&mut worker.memory, &pieces);
+            worker.egress.add_slice(way.slice, segments, pieces);
         });
     }
 
@@ -128,6 +133,9 @@ impl Worker {
         if let Some(reason) = self.state.reply.reason() {
             snapshot.drop_packets(reason, from, 1);
         }
+        if let (Some(service), Some(link)) = (self.state.reply.service(), from.and_then(|from| snapshot.port(from))) {
+            link.stats.served(service);
+        }
         let vnet = VnetHeader::NONE.encode();
         let tag = match to {
             ReplyTo::Port(port) => snapshot.fib.port(port).and_then(|port| port.vlan).map(vlan::tag),
@@ -136,7 +144,7 @@ impl Worker {
         let tag = tag.as_ref().map_or(&[][..], |tag| tag);
         let len = self.state.reply.bytes().len() + tag.len();
         // And room for the headers of a tunnel behind it.
-        if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN + gre::HEADER.len() + 4 {
+        if self.memory.len() - HEADS_AT - self.heads_used < len + VNET_HEADER_LEN + MAX_PREFIX {
             self.flush(snapshot);
         }
         let start = HEADS_AT + self.heads_used;
@@ -166,16 +174,18 @@ impl Worker {
 
     /// A reply lies among the headers already, so it is no frame to be cut: it is short enough as it is.
     fn reply_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, reply: Range<usize>) {
-        let (prefix, slice) = match tunnel_slice(snapshot, push) {
-            Ok(tunnel) => tunnel,
+        let way = match Way::of(snapshot, push) {
+            Ok(way) => way,
             Err(reason) => return snapshot.drop_packets(reason, None, 1),
         };
-        let (start, prefix) = (HEADS_AT + self.heads_used, prefix.octets());
+        let (start, prefix) = (HEADS_AT + self.heads_used, way.prefix());
         let header = start..start + prefix.len();
         let Some(room) = self.memory.get_mut(header.clone()) else { return };
         room.copy_from_slice(prefix);
         self.heads_used += prefix.len();
-        self.egress.add_slice(slice, false, [header, reply]);
+        let pieces = [header, reply];
+        way.finish(&mut self.memory, &pieces);
+        self.egress.add_slice(way.slice, false, pieces);
     }
 
     /// Sends all that the batch has produced.
@@ -259,29 +269,72 @@ impl Worker {
     }
 }
 
-/// A label, behind a GRE header or not.
-struct Prefix([u8; 8], usize);
-
-impl Prefix {
-    fn octets(&self) -> &[u8] {
-        self.0.get(..self.1).unwrap_or_default()
-    }
+/// Which way a packet takes into its tunnel, and what stands in front of it there.
+struct Way {
+    slice: TunnelSlice,
+    /// The longest inner packet that this way takes, as far as it knows.
+    mtu: u16,
+    prefix: [u8; MAX_PREFIX],
+    len: usize,
+    /// Where we write the outer headers ourselves.
+    adjacency: Option<Arc<Adjacency>>,
 }
 
-/// What stands in front of a packet for this tunnel, and which way it goes.
-fn tunnel_slice(snapshot: &Snapshot, push: Push) -> Result<(Prefix, TunnelSlice), DropReason> {
-    let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
-    let underlay = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6());
-    let underlay = underlay.ok_or(DropReason::NoUnderlay)?;
-    let [a, b, c, d] = label_entry(push.label, push.tos >> 5, push.ttl);
-    let (prefix, target) = match tunnel.encap {
-        Encap::MplsOverUdp => {
-            (Prefix([a, b, c, d, 0, 0, 0, 0], 4), Target::Udp(underlay.pool_index(push.entropy)))
+impl Way {
+    fn of(snapshot: &Snapshot, push: Push) -> Result<Way, DropReason> {
+        let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
+        let underlay = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6());
+        let underlay = underlay.ok_or(DropReason::NoUnderlay)?;
+        let slice = |target, to, outer| TunnelSlice { target, tunnel: push.tunnel, to, outer, tos: push.tos };
+        let mut way = match tunnel.encap {
+            Encap::MplsOverUdp => {
+                let to = To::Address(tunnel.remote, MPLS_OVER_UDP_PORT);
+                Way::new(slice(Target::Udp(underlay.pool_index(push.entropy)), to, 0), &[])
+            }
+            Encap::MplsOverGre => {
+                let adjacency = snapshot.tunnel(push.tunnel).and_then(|stats| stats.adjacency().clone());
+                match adjacency.filter(|_| underlay.link().is_some()) {
+                    Some(adjacency) => {
+                        let header = adjacency.header();
+                        let to = To::Link(adjacency.link, tunnel.remote);
+                        let mtu = adjacency.mtu.saturating_sub(overhead(tunnel.remote, tunnel.encap));
+                        let way = Way::new(slice(Target::Link, to, header.len()), header);
+                        Way { mtu, adjacency: Some(adjacency), ..way }
+                    }
+                    None => {
+                        let to = To::Address(tunnel.remote, 0);
+                        Way::new(slice(Target::Gre, to, gre::HEADER.len()), &gre::HEADER)
+                    }
+                }
+            }
+        };
+        way.push(&label_entry(push.label, push.tos >> 5, push.ttl));
+        Ok(way)
+    }
+
+    fn new(slice: TunnelSlice, front: &[u8]) -> Way {
+        let mut way = Way { slice, mtu: u16::MAX, prefix: [0; MAX_PREFIX], len: 0, adjacency: None };
+        way.push(front);
+        way
+    }
+
+    fn push(&mut self, octets: &[u8]) {
+        if let Some(room) = self.prefix.get_mut(self.len..self.len + octets.len()) {
+            room.copy_from_slice(octets);
+            self.len += octets.len();
         }
-        Encap::MplsOverGre => {
-            let [g, h, i, j] = gre::HEADER;
-            (Prefix([g, h, i, j, a, b, c, d], 8), Target::Gre)
+    }
+
+    fn prefix(&self) -> &[u8] {
+        self.prefix.get(..self.len).unwrap_or_default()
+    }
+
+    /// Completes the outer headers of a packet that begins with the prefix.
+    fn finish(&self, memory: &mut [u8], pieces: &[Range<usize>; 2]) {
+        if let Some(adjacency) = &self.adjacency
+            && let Some(header) = memory.get_mut(pieces[0].clone())
+        {
+            adjacency.finish(header, pieces.iter().map(Range::len).sum(), self.slice.tos);
         }
-    };
-    Ok((prefix, TunnelSlice { target, tunnel: push.tunnel, remote: tunnel.remote, tos: push.tos }))
+    }
 }
