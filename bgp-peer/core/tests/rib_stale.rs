@@ -228,9 +228,29 @@ fn two_routers_and_two_sessions_with_one_are_no_move() {
     b.peer_up(OTHER, policy(3), &session(2, 3, vpn()), now);
     b.peer_up(PeerId(8), policy(111), &session(2, 1, vpn()), now);
     assert_eq!(vpn_routes(&b).iter().filter(|view| !view.is_stale).count(), 2);
+    b.peer_down(PeerId(8), away(now, 3600), now);
     b.peer_down(PEER, away(now, 3600), now);
     b.peer_up(PeerId(9), policy(4), &session(2, 4, vpn()), now);
     assert_eq!(vpn_routes(&b).len(), 2, "another router changes nothing");
+}
+
+#[test]
+fn where_a_neighbor_was_before_it_moved_goes_when_that_session_times_out() {
+    let now = Instant::now();
+    let (mut a, mut b) = pair(now);
+    // It moved; the session with where it was hangs until its hold time is over.
+    let moved = LocalRoute { next_hop: address(111).into(), ..route("65000:1:10.0.0.1/32", 16, &[RED]) };
+    a.originate(moved, now);
+    a.peer_down(PEER, PeerDown::Purge, now);
+    a.peer_up(PEER, policy(2), &restarting(1, 2, vpn(), vpn()), now);
+    b.peer_up(OTHER, policy(111), &restarting(2, 1, vpn(), vpn()), now);
+    take(&mut b, OTHER, &messages(&mut a, PEER), now);
+    b.peer_down(PEER, away(now, 3600), now);
+    assert_eq!(vpn_routes(&b).iter().map(|view| view.is_stale).collect::<Vec<_>>(), [false, false]);
+    let last = events(&mut b).into_iter().rfind(|event| event.prefix.to_string() == "10.0.0.1/32").unwrap();
+    let hops: Vec<_> = last.paths.iter().map(|path| path.next_hop).collect();
+    assert_eq!(hops, [address(111)]);
+    assert_eq!(b.poll_timeout(), None, "nothing is left to wait for");
 }
 
 #[test]

@@ -68,6 +68,26 @@ impl Rib {
         });
         self.keep_or_purge_memberships(peer, families.contains(Family::Rtc));
         self.drop_if_idle(peer);
+        self.leave_to_latter(peer);
+    }
+
+    /// A session with a router that we have another session with: it has moved, and this is where it was. What the other
+    /// session has said, or will have when it says that it is done, stands.
+    fn leave_to_latter(&mut self, peer: PeerId) {
+        let Some(gone) = self.senders.get(&peer) else { return };
+        let identity = (gone.asn, gone.router_id);
+        let is_same = |id: &PeerId| self.senders.get(id).is_some_and(|it| (it.asn, it.router_id) == identity);
+        let Some(latter) = self.peers.keys().copied().find(|id| *id != peer && is_same(id)) else { return };
+        if let Some(sender) = self.senders.get_mut(&latter) {
+            sender.formerly.push(peer);
+        }
+        let Some(state) = self.peers.get(&latter) else { return };
+        let ends = state.session.restart.theirs.is_some();
+        let (agreed, heard) = (state.session.families, state.end_of_rib_heard);
+        let waits = |family: &Family| ends && agreed.contains(*family) && !heard.contains(*family);
+        for family in FAMILIES.into_iter().filter(|family| !waits(family)) {
+            self.sweep(peer, family);
+        }
     }
 
     fn keep_or_purge_memberships(&mut self, peer: PeerId, is_kept: bool) {
@@ -103,7 +123,7 @@ impl Rib {
             self.keep_or_purge_memberships(peer, false);
         }
         let never_ends = |family: &Family| !ends || !families.contains(*family);
-        for family in [Family::Vpnv4, Family::Vpnv6, Family::Rtc].into_iter().filter(never_ends) {
+        for family in FAMILIES.into_iter().filter(never_ends) {
             self.sweep_former(peer, family);
         }
     }
@@ -221,5 +241,7 @@ impl Rib {
     }
 }
 
+/// Families whose routes may wait.
+const FAMILIES: [Family; 3] = [Family::Vpnv4, Family::Vpnv6, Family::Rtc];
 /// How long stale routes wait for the End-of-RIB of a session that is up (RFC 4724 §4.2).
 const STALE: Duration = Duration::from_secs(360);
