@@ -115,7 +115,8 @@ impl PortStats {
 
     pub(crate) fn read(&self) -> PortCounters {
         let traffic = &self.traffic;
-        let served = |service: Service| self.served.get(service as usize).map_or(0, |count| count.load(Relaxed));
+        let served =
+            |service: Service| self.served.get(service as usize).map_or(0, |count| count.load(Relaxed));
         PortCounters {
             rx_packets: traffic.rx_packets.load(Relaxed),
             rx_bytes: traffic.rx_bytes.load(Relaxed),

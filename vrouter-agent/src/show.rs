@@ -16,9 +16,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, Memory, MemoryPart, PortCounters, PortStatus,
-    Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TunnelStatus, Tunnels, VrfRoute,
-    VrfSummary, Vrfs,
+    ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, Memory, MemoryPart, PortCounters, PortServed,
+    PortStatus, Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TunnelStatus, Tunnels,
+    VrfRoute, VrfSummary, Vrfs,
 };
 use bgp_peer::{SpeakerSummary, State};
 use dataplane::TunnelCounters;
@@ -158,6 +158,7 @@ fn port_status(overlay: &Overlay, port: &Port, counters: dataplane::PortCounters
         key: request.key.clone(),
         kind: request.kind,
         host_interface: request.host_interface.clone(),
+        vlan: request.vlan,
         name: request.name.clone(),
         namespace: request.namespace.clone(),
         vrf: saved.vrf.clone(),
@@ -175,6 +176,11 @@ fn port_status(overlay: &Overlay, port: &Port, counters: dataplane::PortCounters
             tx_packets: counters.tx_packets,
             tx_bytes: counters.tx_bytes,
             drops: counters.dropped,
+            served: PortServed {
+                dhcp: counters.dhcp,
+                dhcp6: counters.dhcp6,
+                router_advertisement: counters.router_advertisements,
+            },
         },
     }
 }

@@ -59,6 +59,6 @@ pub use host_flows::HostFlows;
 pub use learned::{Announcements, Learned};
 pub use nat::{Snat, StaticNat};
 pub use policy::Policy;
-pub use state::{ReplyBuffer, State};
+pub use state::{ReplyBuffer, Service, State};
 pub use verdict::{DropReason, Push, ReplyTo, Verdict};
 pub use vnet::{Gso, VnetHeader};

@@ -54,11 +54,23 @@ pub struct ReplyBuffer {
     buffer: Box<[u8]>,
     len: usize,
     reason: Option<DropReason>,
+    service: Option<Service>,
+}
+
+/// What a workload was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// An answer to DHCP.
+    Dhcp,
+    /// An answer to DHCPv6.
+    Dhcp6,
+    /// A router advertisement.
+    RouterAdvertisement,
 }
 
 impl ReplyBuffer {
     pub(crate) fn new() -> ReplyBuffer {
-        ReplyBuffer { buffer: vec![0; REPLY_LEN].into(), len: 0, reason: None }
+        ReplyBuffer { buffer: vec![0; REPLY_LEN].into(), len: 0, reason: None, service: None }
     }
 
     /// What to send; its checksums are complete.
@@ -72,7 +84,17 @@ impl ReplyBuffer {
         self.reason
     }
 
-    /// The same, to be written.
+    /// What was served with it, if it is more than an address's MAC, an echo or an error.
+    pub fn service(&self) -> Option<Service> {
+        self.service
+    }
+
+    /// Says what is served with the reply in hand.
+    pub(crate) fn serve(&mut self, service: Service) {
+        self.service = Some(service);
+    }
+
+    /// The octets, to be written.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.buffer.get_mut(..self.len).unwrap_or(&mut [])
     }
@@ -86,7 +108,7 @@ impl ReplyBuffer {
     pub(crate) fn start(&mut self, len: usize, reason: Option<DropReason>) -> Option<&mut [u8]> {
         let bytes = self.buffer.get_mut(..len)?;
         bytes.fill(0);
-        (self.len, self.reason) = (len, reason);
+        (self.len, self.reason, self.service) = (len, reason, None);
         Some(bytes)
     }
 }

@@ -4,8 +4,8 @@
 use std::io;
 use std::sync::Arc;
 
-use dataplane_core::VnetHeader;
 use dataplane_core::vnet::VNET_HEADER_LEN;
+use dataplane_core::{Service, VnetHeader};
 use tracing::warn;
 use vrouter_types::PortId;
 
@@ -18,11 +18,11 @@ use crate::vlan;
 const TYPE_AT: usize = 12;
 
 impl Dataplane {
-    /// Sends an Ethernet frame of control's own to a port. It must be complete, checksums included.
+    /// Sends a router advertisement to a port, an Ethernet frame, complete with its checksums.
     ///
     /// # Errors
     /// When the port is not open, or the kernel refuses.
-    pub fn send_frame(&self, port: PortId, frame: &[u8]) -> io::Result<()> {
+    pub fn advertise_router(&self, port: PortId, frame: &[u8]) -> io::Result<()> {
         let snapshot = self.snapshots.load();
         let link = snapshot.port(port).ok_or(io::ErrorKind::NotFound)?;
         let (addresses, rest) = frame.split_at_checked(TYPE_AT).ok_or(io::ErrorKind::InvalidInput)?;
@@ -31,6 +31,7 @@ impl Dataplane {
         let vnet: [u8; VNET_HEADER_LEN] = VnetHeader::NONE.encode();
         link.send(&[&vnet, addresses, tag, rest].concat())?;
         link.stats.traffic.sent(1, frame.len() as u64);
+        link.stats.served(Service::RouterAdvertisement);
         Ok(())
     }
 }

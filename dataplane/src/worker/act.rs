@@ -133,7 +133,9 @@ impl Worker {
         if let Some(reason) = self.state.reply.reason() {
             snapshot.drop_packets(reason, from, 1);
         }
-        if let (Some(service), Some(link)) = (self.state.reply.service(), from.and_then(|from| snapshot.port(from))) {
+        if let (Some(service), Some(link)) =
+            (self.state.reply.service(), from.and_then(|from| snapshot.port(from)))
+        {
             link.stats.served(service);
         }
         let vnet = VnetHeader::NONE.encode();

@@ -139,6 +139,9 @@ pub struct PortStatus {
     pub kind: crate::PortKind,
     /// The host's interface.
     pub host_interface: String,
+    /// The VLAN tag of a sub-port's frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<u16>,
     /// The pod's or VM's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -175,6 +178,28 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// Packets from or to it that were dropped.
     pub drops: u64,
+    /// What it was served.
+    #[serde(default, skip_serializing_if = "PortServed::is_nothing")]
+    pub served: PortServed,
+}
+
+/// What a port was served by the pipeline itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortServed {
+    /// Answers to DHCP.
+    pub dhcp: u64,
+    /// Answers to DHCPv6.
+    pub dhcp6: u64,
+    /// Router advertisements.
+    pub router_advertisement: u64,
+}
+
+impl PortServed {
+    /// Whether there was none.
+    pub fn is_nothing(&self) -> bool {
+        *self == PortServed::default()
+    }
 }
 
 /// `show labels`.

@@ -25,7 +25,7 @@ impl Advertiser {
         self.second = (self.second + 1) % INTERVAL;
         for port in fib.ports.iter().flatten().filter(|port| port.id.0 % INTERVAL == self.second) {
             let Some(frame) = unsolicited_advertisement(&fib.gateway, port) else { continue };
-            let sent = dataplane.send_frame(port.id, &frame);
+            let sent = dataplane.advertise_router(port.id, &frame);
             debug!(port = %port.id, ?sent, "router advertisement");
         }
     }

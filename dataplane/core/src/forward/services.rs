@@ -10,7 +10,7 @@ use crate::frame::Frame;
 use crate::limiter::Answer;
 use crate::packet::{Fragment, Packet, UDP};
 use crate::reply::{Ends, dhcp4, dhcp6, nd, router, write};
-use crate::state::ReplyBuffer;
+use crate::state::{ReplyBuffer, Service};
 use crate::trace::Recorder;
 use crate::verdict::{DropReason, ReplyTo, Verdict};
 
@@ -75,8 +75,14 @@ impl<R: Recorder> Pipeline<'_, R> {
         let message = write::payload(ends, packet.transport(frame.bytes()), checked);
         let message = message.ok_or(DropReason::DhcpMalformed)?;
         match packet.src {
-            IpAddr::V4(src) => self.dhcp4(served, src, message)?,
-            IpAddr::V6(_) => self.dhcp6(served, packet, mac, message)?,
+            IpAddr::V4(src) => {
+                self.dhcp4(served, src, message)?;
+                self.state.reply.serve(Service::Dhcp);
+            }
+            IpAddr::V6(_) => {
+                self.dhcp6(served, packet, mac, message)?;
+                self.state.reply.serve(Service::Dhcp6);
+            }
         }
         Ok(Verdict::Reply(ReplyTo::Port(served.port.id)))
     }
@@ -130,6 +136,7 @@ impl<R: Recorder> Pipeline<'_, R> {
         self.steps.note(|| "we are its router".into());
         router::advertise(&mut self.state.reply, &self.fib.gateway, served.all(), (asker, mac))
             .ok_or(DropReason::MalformedNd)?;
+        self.state.reply.serve(Service::RouterAdvertisement);
         Ok(Verdict::Reply(ReplyTo::Port(served.port.id)))
     }
 

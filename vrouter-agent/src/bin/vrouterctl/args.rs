@@ -7,6 +7,8 @@ use agent_api::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand};
 use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
 
+use crate::machine::Machine;
+
 /// Where the help lists what every command takes.
 const COMMON: &str = "Common options";
 
@@ -237,12 +239,21 @@ pub(crate) struct Trace {
 pub(crate) enum Port {
     /// Join a VM's tap to a VRF
     #[command(after_help = "Examples:\n  vrouterctl port add --vrf smart-city --interface tap0 \
-                            --mac 52:54:00:12:34:56 --address 10.20.11.200 --address fd00:20:11::200\n\n\
-                            When it returns, the port is on disk, forwards and is advertised. The VM is told its \
-                            addresses by whoever\nconfigures it; its gateways are 169.254.1.1 and fe80::1, on link.")]
+                            --mac 52:54:00:12:34:56 --address 10.20.11.200 --address fd00:20:11::200\n  \
+                            vrouterctl port add --vrf smart-city --interface tap0 --mac 52:54:00:12:34:56 \
+                            --address 10.20.11.200 \\\n      --dhcp --subnet 10.20.11.0/24=10.20.11.1 --host-name vm-1 \
+                            --instance 4fb2dd5e-33c7-4f2c-a9a1-c8e2f4f2e1b0\n  \
+                            vrouterctl port add --vrf power --interface tap0 --vlan 101 --mac 52:54:00:12:34:57 \
+                            --address 10.30.0.5\n\n\
+                            When it returns, the port is on disk, forwards and is advertised. Without --dhcp the VM is \
+                            told its addresses\nby whoever configures it; its gateways are 169.254.1.1 and fe80::1, on \
+                            link.")]
     Add(PortAdd),
     /// Take a VM's tap away
-    #[command(after_help = "Example:\n  vrouterctl port delete --interface tap0")]
+    #[command(
+        after_help = "Examples:\n  vrouterctl port delete --interface tap0\n  vrouterctl port delete --interface \
+                            tap0 --vlan 101"
+    )]
     Delete(PortDelete),
 }
 
@@ -269,6 +280,11 @@ pub(crate) struct PortAdd {
     /// An MTU smaller than the one that fits the tunnels
     #[arg(long)]
     pub(crate) mtu: Option<u16>,
+    /// A sub-port: only the tap's frames with this 802.1Q tag
+    #[arg(long, value_name = "TAG", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    pub(crate) vlan: Option<u16>,
+    #[command(flatten)]
+    pub(crate) machine: Machine,
 }
 
 #[derive(Debug, Args)]
@@ -276,6 +292,9 @@ pub(crate) struct PortDelete {
     /// The tap
     #[arg(long, value_name = "TAP")]
     pub(crate) interface: String,
+    /// Its sub-port with this 802.1Q tag, not the tap itself
+    #[arg(long, value_name = "TAG")]
+    pub(crate) vlan: Option<u16>,
 }
 
 fn route_target(text: &str) -> Result<RouteTarget, ParseRouteTargetError> {

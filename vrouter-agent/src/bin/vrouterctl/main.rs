@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod machine;
 mod render;
 mod table;
 
@@ -110,7 +111,7 @@ fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
             ask.post(path::ATTACH, &attachment(add), |reply| render::attached(&add.interface, reply))
         }
         Command::Port(Port::Delete(delete)) => {
-            let request = DetachPort { key: tap_key(&delete.interface) };
+            let request = DetachPort { key: tap_key(&delete.interface, delete.vlan) };
             ask.post(path::DETACH, &request, |reply| render::detached(&delete.interface, reply))
         }
     }?;
@@ -181,8 +182,10 @@ fn filter(args: &RouteArgs) -> RouteFilter {
 }
 
 /// A tap is called by its own name, inside and out.
-fn tap_key(interface: &str) -> PortKey {
-    PortKey { container: interface.to_owned(), interface: interface.to_owned() }
+/// Sub-ports of a tap are told apart by their tag.
+fn tap_key(interface: &str, vlan: Option<u16>) -> PortKey {
+    let name = vlan.map_or_else(|| interface.to_owned(), |vlan| format!("vlan{vlan}"));
+    PortKey { container: interface.to_owned(), interface: name }
 }
 
 fn attachment(add: &PortAdd) -> AttachPort {
@@ -192,7 +195,9 @@ fn attachment(add: &PortAdd) -> AttachPort {
         addresses: add.addresses.clone(),
         prefixes: add.prefixes.clone(),
         mtu: add.mtu,
-        ..AttachPort::new(tap_key(&add.interface), PortKind::Tap, add.interface.clone(), add.mac)
+        vlan: add.vlan,
+        vm: add.machine.services(),
+        ..AttachPort::new(tap_key(&add.interface, add.vlan), PortKind::Tap, add.interface.clone(), add.mac)
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn ports(reply: &Ports) -> String {
     for port in &reply.ports {
         table.row([
             port.port.to_string(),
-            port.host_interface.clone(),
+            interface(port),
             port.vrf.clone(),
             port.label.to_string(),
             port.mac.to_string(),
@@ -38,6 +38,7 @@ pub(crate) fn ports(reply: &Ports) -> String {
         ]);
     }
     let mut text = table.render();
+    text.push_str(&served(reply));
     let hidden: Vec<String> = reply.ports.iter().filter_map(hidden_from_host).collect();
     if !hidden.is_empty() {
         text.push('\n');
@@ -46,12 +47,35 @@ pub(crate) fn ports(reply: &Ports) -> String {
     text
 }
 
+/// A sub-port's name is its tap's with the tag, as Linux writes it.
+fn interface(port: &PortStatus) -> String {
+    let name = &port.host_interface;
+    port.vlan.map_or_else(|| name.clone(), |vlan| format!("{name}.{vlan}"))
+}
+
 fn full_name(port: &PortStatus) -> String {
     let name = port.name.clone().unwrap_or_default();
     match &port.namespace {
         Some(namespace) => format!("{namespace}/{name}"),
         None => name,
     }
+}
+
+/// What virtual machines were served, where any was.
+fn served(reply: &Ports) -> String {
+    let mut table = Table::new([">Port", "Interface", ">DHCP", ">DHCPv6", ">Router advertisements"]);
+    let machines = reply.ports.iter().filter(|port| !port.counters.served.is_nothing());
+    for port in machines.clone() {
+        let served = port.counters.served;
+        table.row([
+            port.port.to_string(),
+            interface(port),
+            served.dhcp.to_string(),
+            served.dhcp6.to_string(),
+            served.router_advertisement.to_string(),
+        ]);
+    }
+    if machines.count() == 0 { String::new() } else { format!("\n{}", table.render()) }
 }
 
 /// Tenants may use the same addresses; the host can reach one of them.
@@ -109,6 +133,7 @@ mod tests {
             key: PortKey { container: "c".into(), interface: "eth0".into() },
             kind: PortKind::Pod,
             host_interface: interface.into(),
+            vlan: None,
             name: Some("sensor".into()),
             namespace: Some("city-1".into()),
             vrf: vrf.into(),
@@ -142,6 +167,16 @@ The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or an
 ";
         assert_eq!(ports(&reply), expected);
         assert_eq!(ports(&Ports { ports: vec![] }), "There are no ports.\n");
+    }
+
+    #[test]
+    fn sub_ports_show_their_tag_and_machines_what_they_were_served() {
+        let mut machine = port(3, "tap0", "smart", &["10.0.0.2"]);
+        machine.vlan = Some(101);
+        machine.counters.served.dhcp = 4;
+        let text = ports(&Ports { ports: vec![machine, port(4, "veth1", "smart", &["10.0.0.3"])] });
+        let served = "\nPort  Interface  DHCP  DHCPv6  Router advertisements\n   3  tap0.101      4       0                      0\n";
+        assert!(text.contains(served), "{text}");
     }
 
     #[test]
