@@ -102,6 +102,14 @@ impl Node {
     /// # Panics
     /// When it does not, with its log.
     pub fn start_agent(&mut self) {
+        self.start_agent_until(|status| status.ready);
+    }
+
+    /// Starts the agent (again) and waits until its status is as wanted.
+    ///
+    /// # Panics
+    /// When it does not become so, with its log.
+    pub fn start_agent_until(&mut self, wanted: impl Fn(&agent_api::Status) -> bool) {
         let program = self.program.clone().unwrap_or_else(|| binary("vrouter-agent"));
         let mut command = Command::new(program);
         command.arg("--config").arg(self.config_path());
@@ -116,7 +124,7 @@ impl Node {
             assert!(agent.is_running(), "agent {} ended at once:\n{}", self.name, agent.log());
             let client = agent_api::Client::connect(self.socket(), Duration::from_secs(2));
             let status = client.and_then(|mut client| client.status()).map_err(|error| error.to_string())?;
-            if status.ready { Ok(()) } else { Err(format!("not ready: {:?}", status.problems)) }
+            if wanted(&status) { Ok(()) } else { Err(format!("not as wanted: {:?}", status.problems)) }
         });
         self.agent = Some(agent);
     }

@@ -74,6 +74,13 @@ impl Sandbox {
         if answer.code == Some(0) { Ok(()) } else { Err(answer) }
     }
 
+    /// STATUS.
+    pub fn status(&self) -> CniAnswer {
+        let mut configuration = self.configuration.clone();
+        configuration["cniVersion"] = json!("1.1.0");
+        self.call.run("STATUS", &configuration)
+    }
+
     fn with_result(&self) -> Value {
         let mut configuration = self.configuration.clone();
         if !self.result.is_null() {

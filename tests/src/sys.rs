@@ -1,7 +1,8 @@
 //! The system calls that the standard library and `socket2` lack, each behind a safe function. Nothing here knows what
-//! a lab is. With [`trace`] and [`handover`] the only files of this crate with unsafe code.
+//! a lab is. With the modules below the only files of this crate with unsafe code.
 
 pub mod handover;
+pub mod mounts;
 pub mod trace;
 
 use std::ffi::CString;

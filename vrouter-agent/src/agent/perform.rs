@@ -120,8 +120,9 @@ impl Agent {
     ) -> Result<(), ApiError> {
         let state = Arc::clone(&self.state);
         let done = tokio::task::spawn_blocking(move || act(&state)).await;
-        let failed = |why: String| ApiError::new(ErrorKind::Internal, format!("cannot {action}: {why}"));
-        done.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+        let failed = |kind, why: String| ApiError::new(kind, format!("cannot {action}: {why}"));
+        done.map_err(|error| failed(ErrorKind::Internal, error.to_string()))?
+            .map_err(|error| failed(disk_error(&error), error.to_string()))
     }
 
     /// Opening and closing packet sockets waits for the kernel's grace periods, tens of milliseconds. Same here.
@@ -200,6 +201,15 @@ pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
 fn gateway(address: IpAddr) -> IpAddr {
     let gateway = Gateway::default();
     if address.is_ipv4() { gateway.v4.into() } else { gateway.v6.into() }
+}
+
+/// A disk that is full or read-only may not be so for ever: the caller tries again.
+fn disk_error(error: &std::io::Error) -> ErrorKind {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match error.kind() {
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
 }
 
 fn kind(error: &DataplaneError) -> ErrorKind {
