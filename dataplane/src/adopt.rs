@@ -71,6 +71,11 @@ impl Kept {
         self.adopted.load(Relaxed)
     }
 
+    /// Whether something was left under this name, and not yet asked for.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
     /// What was left under this name, if it is what it should be. If not, it is closed.
     pub(crate) fn adopt(&self, name: &str, verify: impl FnOnce(BorrowedFd<'_>) -> bool) -> Option<OwnedFd> {
         let fd = self.lock().remove(name)?;

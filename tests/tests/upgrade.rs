@@ -328,6 +328,7 @@ fn what_is_planted_in_the_store_is_not_served() {
         supervisor.plant(name, other.try_clone().unwrap().into());
     }
     scene.one.start_agent();
+    wait_routes(&scene.one, &scene.far.addresses());
     let held = scene.one.supervisor().held();
     assert!(!held.iter().any(|name| name.contains("77") || name.contains("no name") || name == "tun-2"));
     for address in scene.far.addresses() {

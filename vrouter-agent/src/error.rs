@@ -48,11 +48,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit status: 2 for a configuration that is absent or has mistakes, 1 for anything else.
+    /// The exit status: what to look at first.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config(_) | Error::ReadConfig { .. } => 2,
-            _ => 1,
+            Error::Locked(_) | Error::Socket(_) => 3,
+            Error::Dataplane(_) | Error::Netlink(_) => 4,
+            Error::Bgp(_) => 5,
+            Error::Io { .. } | Error::Runtime(_) => 1,
         }
     }
 }

@@ -9,6 +9,7 @@
 //! `vrouter-cni`, taps to whoever runs the VM, both are only observed. Host routes are marked with a protocol number
 //! of our own, and a route that is not so marked is never replaced or removed.
 
+mod host_routes;
 mod tables;
 mod watch;
 
@@ -23,6 +24,8 @@ use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::warn;
+
+use dataplane_core::nat::{SERVICE_V4, SERVICE_V6};
 
 use crate::config::UnderlaySource;
 use crate::event::Underlay;
@@ -79,6 +82,7 @@ pub struct Netlink {
     watcher: Option<JoinHandle<()>>,
     events: mpsc::Sender<NetlinkEvent>,
     host_ipv6: bool,
+    left: host_routes::Left,
 }
 
 impl Drop for Netlink {
@@ -99,7 +103,17 @@ impl Netlink {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
         let (events, receiver) = mpsc::channel(EVENTS);
         let connection = tokio::spawn(connection);
-        Ok((Netlink { handle, connection, watcher: None, events, host_ipv6: true }, receiver))
+        Ok((
+            Netlink {
+                handle,
+                connection,
+                watcher: None,
+                events,
+                host_ipv6: true,
+                left: host_routes::Left::default(),
+            },
+            receiver,
+        ))
     }
 
     /// Watches links and addresses from now on, and the underlay that `source` names. A second call replaces the
@@ -151,10 +165,32 @@ impl Netlink {
         result.map_err(|error| kernel(format!("add {v4}/32 to {name}"), error))?;
         let result = self.add_address(index, v6.into(), 64).await;
         self.host_ipv6 = result.is_ok();
+        self.lead_service_addresses(index, (v4, v6)).await?;
         if let Err(error) = result {
             warn!(interface = name, error = %to_io(error), "no IPv6 between host and workloads");
         }
         Ok(())
+    }
+
+    /// The addresses that stand for ports towards the host lead there: to `interface`.
+    async fn lead_service_addresses(
+        &self,
+        index: u32,
+        (v4, v6): (Ipv4Addr, Ipv6Addr),
+    ) -> Result<(), NetlinkError> {
+        let (net, len) = SERVICE_V4;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(net, len).pref_source(v4);
+        let route = route.output_interface(index).protocol(PROTOCOL).scope(RouteScope::Link).build();
+        let result = self.handle.route().add(route).replace().execute().await;
+        result.map_err(|error| kernel(format!("add the route to {net}/{len}"), error))?;
+        if !self.host_ipv6 {
+            return Ok(());
+        }
+        let (net, len) = SERVICE_V6;
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(net, len).pref_source(v6);
+        let route = route.output_interface(index).protocol(PROTOCOL).build();
+        let result = self.handle.route().add(route).replace().execute().await;
+        result.map_err(|error| kernel(format!("add the route to {net}/{len}"), error))
     }
 
     async fn add_address(&self, index: u32, address: IpAddr, len: u8) -> Result<(), rtnetlink::Error> {
@@ -180,6 +216,9 @@ impl Netlink {
     ) -> Result<(), NetlinkError> {
         if address.is_ipv6() && !self.host_ipv6 {
             return Err(NetlinkError::NoIpv6(interface.to_owned()));
+        }
+        if self.left.is_so(address, source) {
+            return Ok(());
         }
         let index = self.link_index(interface).await?;
         let failed = |error| kernel(format!("add a route to {address} by {interface}"), error);

@@ -8,6 +8,7 @@
 //! systemd's own protocol (sd_notify(3), sd_listen_fds(3), "File Descriptor Store"), which other managers speak too.
 //! Without `NOTIFY_SOCKET` nothing is told and nothing is held.
 
+mod hand_over;
 mod listener;
 mod store;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::{debug, warn};
 
+pub use hand_over::hand_over;
 pub use listener::adopt_listener;
 pub use store::Store;
 

@@ -19,6 +19,8 @@ impl Agent {
             | Request::Detach(_)
             | Request::Check(_)
             | Request::Reload
+            | Request::PortApi(_)
+            | Request::VpnApi(_)
             | Request::BgpClear(_) => {
                 return Err(ApiError::new(ErrorKind::Internal, "that is no question"));
             }
@@ -27,8 +29,10 @@ impl Agent {
                 let uptime = self.started.elapsed();
                 let mut problems = overlay.problems();
                 problems.extend(self.state.problems());
+                problems.extend(self.worker_problems());
                 problems.extend(show::bgp_problems(&summary.neighbors));
-                let mut status = show::status(overlay, Some(&summary), uptime, self.state.is_writable(), problems);
+                let mut status =
+                    show::status(overlay, Some(&summary), uptime, self.state.is_writable(), problems);
                 status.run = Some(self.run_status());
                 Reply::Status(status)
             }
@@ -62,6 +66,7 @@ impl Agent {
             Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
             Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
             Request::Memory => Reply::Memory(self.memory().await?),
+            Request::OpenStack => Reply::OpenStack(crate::openstack::view::openstack(overlay)),
             Request::Monitor => self.watch().await?,
             Request::Metrics => Reply::Metrics(self.metrics_page().await?),
             Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),

@@ -93,6 +93,15 @@ impl Agent {
         format!("{verdict}: {ports} ports, {up} of {neighbors} BGP neighbors established")
     }
 
+    /// Workers that do not work, a sentence each.
+    pub(super) fn worker_problems(&self) -> Vec<String> {
+        let health = self.dataplane.health();
+        let stuck = health.iter().filter(|worker| !worker.moves);
+        stuck
+            .map(|it| format!("worker {} has moved no packet for {} ms", it.worker, it.stuck_for_ms))
+            .collect()
+    }
+
     /// For `status`.
     pub(super) fn run_status(&self) -> RunStatus {
         let (spooled_deletes, unreadable_files) = self.state.left_over();
@@ -138,7 +147,7 @@ impl Agent {
             speaker.shutdown(is_restart).await;
         }
         inputs.server.abort();
-        self.metrics.iter().for_each(tokio::task::JoinHandle::abort);
+        self.metrics.iter().chain(&self.openstack).for_each(tokio::task::JoinHandle::abort);
         self.dataplane.halt();
         if let Some(at_usec) = service::monotonic_usec() {
             let agent = env!("CARGO_PKG_VERSION").to_owned();

@@ -10,27 +10,28 @@ use std::time::{Duration, Instant};
 
 use bgp_peer::{FamilySet, Speaker, SpeakerConfig, SpeakerError, VrfImport};
 use dataplane::{Dataplane, Keeper, Kept};
-use dataplane_core::Gateway;
+use dataplane_core::{FlowLimits, Gateway};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::{debug, info, warn};
-use vrouter_types::Asn;
+use vrouter_types::{Asn, PortId};
 
 use super::life::Before;
 use super::perform::local_route;
 use super::routes::RouteWriter;
 use super::{Agent, Bgp, HOST_INTERFACE, Inputs, LISTENER, learn, monitor};
 use crate::Error;
-use crate::config::{Config, FamilyName, NeighborConfig, PeerAddress};
-use crate::event::{Event, Restore};
+use crate::config::{Config, FamilyName, FlowConfig, NeighborConfig, PeerAddress};
+use crate::event::{Event, Restore, SavedPort};
 use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
 use crate::server;
 use crate::service::{self, Manager, Store};
 use crate::state_file::{StateDir, boot_id};
+use crate::vm::Vm;
 
 const CALLS: usize = 64;
 const BGP_EVENTS: usize = 64;
@@ -62,6 +63,8 @@ pub(super) async fn start(
     if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
         warn!(%error, "the host cannot reach workloads");
     }
+    let vm = Vm::start(&config.vm, gateway.v4, gateway.v6).await;
+    fib.serve(vm.targets(), config.vm.lease);
     let (own_calls, calls) = mpsc::channel(CALLS);
     let mut agent = Agent {
         file,
@@ -74,6 +77,7 @@ pub(super) async fn start(
         state: Arc::new(state),
         dataplane: Arc::new(dataplane),
         netlink,
+        vm,
         bgp: Bgp::Early(Vec::new()),
         callers: HashMap::new(),
         next_call: 0,
@@ -83,6 +87,9 @@ pub(super) async fn start(
         watchdog: manager.watchdog,
         before,
         told: String::new(),
+        openstack: Vec::new(),
+        ping: 0,
+        follow_up: None,
         config: Arc::clone(&config),
     };
     agent.restore().await?;
@@ -91,8 +98,10 @@ pub(super) async fn start(
     agent.serve()?;
     agent.release_absent().await;
     let bgp_events = agent.start_bgp().await?;
+    agent.settle_kernel().await;
     let server = tokio::spawn(server::serve(listener, own_calls));
     agent.start_metrics();
+    agent.start_openstack();
     info!(socket = %config.socket.display(), ports = agent.overlay.ports().count(), "ready");
     service::ready(&agent.status_line().await);
     let learned = learn::listen(&agent.dataplane);
@@ -131,22 +140,53 @@ impl Agent {
         }
     }
 
+    /// What waits for the kernel is done for all ports at once, and what the last run has left is not done again.
+    async fn prepare_kernel(&mut self, ports: Vec<(PortId, String)>) {
+        if let Err(error) = self.netlink.read_host_routes(HOST_INTERFACE).await {
+            debug!(%error, "host routes of the last run are not known");
+        }
+        let dataplane = Arc::clone(&self.dataplane);
+        if let Err(error) = tokio::task::spawn_blocking(move || dataplane.prepare_ports(&ports)).await {
+            warn!(%error, "ports are opened one by one");
+        }
+    }
+
+    /// While packets flow again: what the last run has left in the kernel is as it should be, or made so.
+    async fn settle_kernel(&mut self) {
+        let wanted = self.overlay.host_addresses().map(|(address, _)| address).collect();
+        match self.netlink.sweep_host_routes(HOST_INTERFACE, &wanted).await {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => info!(addresses = ?gone, "host routes of workloads that have gone are removed"),
+            Err(error) => warn!(%error, "host routes of the last run may be left"),
+        }
+        let dataplane = Arc::clone(&self.dataplane);
+        if let Err(error) = tokio::task::spawn_blocking(move || dataplane.check_guards()).await {
+            warn!(%error, "the host's stack may see workloads' frames");
+        }
+    }
+
     async fn restore(&mut self) -> Result<(), Error> {
         let loaded = self.state.load()?;
-        let mut links = Vec::new();
-        for port in &loaded.ports {
-            let interface = &port.request.host_interface;
-            if self.netlink.link_exists(interface).await.map_err(|error| Error::Netlink(error.to_string()))? {
-                links.push(interface.clone());
-            }
-        }
+        let present = self.netlink.link_names().await.map_err(|error| Error::Netlink(error.to_string()))?;
+        let interface = |port: &SavedPort| (port.port, port.request.host_interface.clone());
+        let mut ports: Vec<(PortId, String)> = loaded.ports.iter().map(interface).collect();
+        ports.retain(|(_, interface)| present.contains(interface));
+        let links = ports.iter().map(|(_, interface)| interface.clone()).collect();
+        self.prepare_kernel(ports).await;
         let total = u64::from(self.config.bgp.long_lived_stale_time) * 1000;
+        let served = &self.config.openstack;
+        let openstack = self.state.load_openstack(served.port_api.map(|_| served.ports_dir.as_path()));
+        if served.vpn_api.is_some() {
+            self.ping = self.state.ping();
+        }
         let restore = Restore {
             ports: loaded.ports,
             label_cursor: loaded.label_cursor,
             links,
             boot_id: boot_id(),
             stale_for: total.saturating_sub(loaded.routes.stale_msec),
+            openstack,
+            rested: loaded.rested,
             routes: loaded.routes.vrfs,
         };
         self.handle(Event::Restore(restore)).await;
@@ -262,11 +302,23 @@ fn neighbor_config(neighbor: &NeighborConfig) -> bgp_peer::NeighborConfig {
     }
 }
 
+fn flow_limits(config: &FlowConfig) -> FlowLimits {
+    FlowLimits {
+        flows: config.max_flows as usize,
+        per_port: config.max_flows_per_port,
+        node_ports: u32::try_from(config.node_ports().count()).unwrap_or(u32::MAX),
+        node_ports_per_port: config.snat_ports_per_port,
+    }
+}
+
 fn dataplane_config(config: &Config) -> dataplane::DataplaneConfig {
     dataplane::DataplaneConfig {
         workers: config.dataplane.workers,
         host_interface: Some(HOST_INTERFACE.to_owned()),
         entropy_ports: config.dataplane.entropy_ports,
+        without: config.dataplane.without.iter().filter_map(|name| name.parse().ok()).collect(),
+        flows: flow_limits(&config.dataplane.flows),
+        node_ports: config.dataplane.flows.node_ports(),
         ..dataplane::DataplaneConfig::default()
     }
 }

@@ -1,4 +1,4 @@
-//! Descriptors that the service manager holds. The only unsafe code here: making owners of numbers that it passed.
+//! Descriptors that the service manager holds. Making owners of numbers that it passed is unsafe code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};

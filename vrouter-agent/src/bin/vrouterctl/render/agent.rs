@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use agent_api::{Memory, MonitorEvent, MonitorPath, Reloaded, Status};
+use agent_api::{Memory, MonitorEvent, MonitorPath, Reloaded, RunStatus, Status, WorkerStatus};
 
 use crate::table::{Table, duration, list};
 
@@ -27,6 +27,38 @@ pub(crate) fn status(status: &Status) -> String {
         status.established,
         count(status.neighbors, "BGP neighbor")
     );
+    if let Some(run) = &status.run {
+        text.push_str(&self::run(run));
+    }
+    text
+}
+
+/// How the agent runs: a line each for threads, for what outlives it, for how it began, and for what waits on disk.
+fn run(run: &RunStatus) -> String {
+    let worker = |worker: &WorkerStatus| match worker.moves {
+        true => format!("worker {} moves packets", worker.worker),
+        false => format!("worker {} is STUCK for {} ms", worker.worker, worker.stuck_msec),
+    };
+    let mut text = list(run.workers.iter().map(worker)) + "\n";
+    let _ = match run.kept_sockets {
+        Some(sockets) => writeln!(text, "{} kept for a restart", count(sockets, "socket")),
+        None => writeln!(text, "No service manager keeps sockets: a restart loses packets"),
+    };
+    if run.start.adopted_sockets > 0 {
+        let before = run.start.previous_version.as_ref().map(|it| format!(" of version {it}"));
+        let before = before.unwrap_or_else(|| ", which was killed".to_owned());
+        let pause =
+            run.start.pause_usec.map(|usec| format!("; packets waited for {} ms", usec.div_ceil(1000)));
+        let sockets = count(run.start.adopted_sockets, "socket");
+        let _ = writeln!(text, "Took over {sockets} of the last run{before}{}", pause.unwrap_or_default());
+    }
+    if run.spooled_deletes > 0 {
+        let _ = writeln!(text, "{} on disk to be done", count(run.spooled_deletes, "delete"));
+    }
+    if run.unreadable_files > 0 {
+        let files = count(run.unreadable_files, "unreadable state file");
+        let _ = writeln!(text, "{files} put aside as *.bad");
+    }
     text
 }
 
@@ -113,7 +145,7 @@ fn count(number: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agent_api::MemoryPart;
+    use agent_api::{LastStart, MemoryPart};
     use vrouter_types::Label;
 
     use super::*;
@@ -131,6 +163,7 @@ mod tests {
             neighbors: 2,
             routes: 17,
             rss_bytes: 5 << 20,
+            run: None,
         };
         let rest = "vrouter-agent 0.1.0, up for 01:01:01, 5.0 MiB\n\
                     3 ports, 17 routes, 1 of 2 BGP neighbors established\n";
@@ -139,6 +172,29 @@ mod tests {
         assert_eq!(status(&reply), format!("gw-12 has 1 problem:\n  there is no underlay\n{rest}"));
         reply.ready = false;
         assert!(status(&reply).starts_with("gw-12 is not ready\n"));
+    }
+
+    #[test]
+    fn a_run_says_what_outlives_it_and_what_waits() {
+        let worker = |worker, moves| WorkerStatus { worker, moves, stuck_msec: if moves { 0 } else { 3100 } };
+        let mut status = RunStatus { workers: vec![worker(0, true)], ..RunStatus::default() };
+        let expected = "worker 0 moves packets\nNo service manager keeps sockets: a restart loses packets\n";
+        assert_eq!(run(&status), expected);
+        status.workers.push(worker(1, false));
+        status.kept_sockets = Some(24);
+        let start = LastStart {
+            adopted_sockets: 23,
+            previous_version: Some("0.0.9".into()),
+            pause_usec: Some(40_100),
+        };
+        status.start = start;
+        (status.spooled_deletes, status.unreadable_files) = (1, 2);
+        let expected = "worker 0 moves packets, worker 1 is STUCK for 3100 ms\n24 sockets kept for a restart\n\
+                        Took over 23 sockets of the last run of version 0.0.9; packets waited for 41 ms\n\
+                        1 delete on disk to be done\n2 unreadable state files put aside as *.bad\n";
+        assert_eq!(run(&status), expected);
+        status.start = LastStart { adopted_sockets: 1, ..LastStart::default() };
+        assert!(run(&status).contains("Took over 1 socket of the last run, which was killed\n"));
     }
 
     #[test]
