@@ -25,6 +25,7 @@ pub struct Node {
     directory: PathBuf,
     agent: Option<Daemon>,
     program: Option<PathBuf>,
+    environment: Vec<(String, String)>,
     supervisor: Option<Supervisor>,
 }
 
@@ -54,6 +55,7 @@ impl Node {
             directory,
             agent: None,
             program: None,
+            environment: Vec::new(),
             supervisor: None,
         };
         node.write_config(config);
@@ -70,6 +72,12 @@ impl Node {
     /// Starts this program instead of the `vrouter-agent` that was built with the lab.
     pub fn set_program(&mut self, agent: &Path) {
         self.program = Some(agent.to_owned());
+    }
+
+    /// From the next start on, the agent has these variables.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        self.environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     }
 
     /// From the next start on, the agent has a service manager: it holds its sockets over a restart.
@@ -114,6 +122,7 @@ impl Node {
         let mut command = Command::new(program);
         command.arg("--config").arg(self.config_path());
         command.env("RUST_LOG", std::env::var("VROUTER_LOG").unwrap_or_else(|_| "info".to_owned()));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(supervisor) = &self.supervisor {
             command = supervisor.supervise(&command);
         }
