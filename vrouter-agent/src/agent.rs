@@ -11,6 +11,7 @@
 //! of [`run`] is the promise that a restart keeps.
 
 mod ask;
+mod capture;
 mod learn;
 mod life;
 mod monitor;
@@ -38,6 +39,7 @@ use crate::event::{CallId, Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute}
 use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
+use crate::rates::{Rates, Sample};
 use crate::server::{Call, Reply, Request};
 use crate::service::{Manager, Store};
 use crate::state_file::{Spooled, StateDir};
@@ -97,6 +99,7 @@ struct Agent {
     /// For servers of ours that begin later.
     own_calls: mpsc::Sender<Call>,
     started: Instant,
+    rates: Rates,
     store: Arc<Store>,
     watchdog: Option<Duration>,
     before: life::Before,
@@ -220,6 +223,12 @@ impl Agent {
         self.work_off_spool().await;
         let now = self.now();
         self.handle(Event::Tick { now }).await;
+        if self.rates.is_due(now) {
+            let ports = self.overlay.ports().map(|port| port.saved.port);
+            let tunnels = self.overlay.tunnels().map(|tunnel| (tunnel.remote, tunnel.encap));
+            let sample = Sample::read(&self.dataplane, ports, tunnels);
+            self.rates.add(now, sample);
+        }
         self.look_after_routes().await;
         self.tell_status().await;
     }

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod openstack;
 pub mod overlay;
+pub mod rates;
 pub mod server;
 pub mod service;
 pub mod show;

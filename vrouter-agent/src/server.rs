@@ -8,6 +8,7 @@
 //! What it refuses: more connections than [`Limits::connections`] (they wait in the kernel), heads and bodies that are
 //! large or slow, paths and methods that do not exist. A loop that is busy or gone is a 503, never silence.
 
+mod capture;
 mod lines;
 mod metrics;
 mod route;
@@ -27,9 +28,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, AttachPort, AttachedPort, BgpClear, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary, DetachPort,
-    DetachedPort, Drops, ErrorKind, Explanation, Labels, Memory, Ports, Reloaded, RouteFilter, Routes,
-    Status, TraceReply, TraceRequest, Tunnels, Vrfs,
+    ApiError, AttachPort, AttachedPort, BgpClear, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary,
+    CaptureRequest, DetachPort, DetachedPort, Drops, ErrorKind, Explanation, Labels, Memory, Ports, Reloaded,
+    RouteFilter, Routes, Status, TraceReply, TraceRequest, Tunnels, Vrfs,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -48,6 +49,7 @@ use vrouter_types::Prefix;
 
 use lines::{Payload, STREAMS};
 
+pub use capture::CaptureStream;
 pub use lines::Monitor;
 pub use metrics::serve_metrics;
 
@@ -118,6 +120,8 @@ pub enum Request {
     Reload,
     /// Session and route changes from now on.
     Monitor,
+    /// Copies of packets from now on.
+    Capture(CaptureRequest),
     /// All that is counted, for Prometheus.
     Metrics,
 }
@@ -147,6 +151,8 @@ pub enum Reply {
     Reloaded(Reloaded),
     #[serde(skip)]
     Monitor(Monitor),
+    #[serde(skip)]
+    Capture(CaptureStream),
     #[serde(skip)]
     Metrics(String),
 }
@@ -324,21 +330,27 @@ async fn answer(
         ask(request, calls, limits).await
     };
     Ok(match result.await {
-        Ok(Reply::Monitor(monitor)) => match Payload::lines(monitor, streams) {
-            Some(lines) => {
-                is_endless.store(true, Relaxed);
-                let mut response = Response::new(lines);
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-                response
-            }
-            None => {
-                let text = format!("{STREAMS} monitors run already; end one of them");
-                refusal(&ApiError::new(ErrorKind::Exhausted, text))
-            }
-        },
+        Ok(Reply::Monitor(monitor)) => {
+            endless(Payload::lines(monitor, streams), "application/x-ndjson", is_endless)
+        }
+        Ok(Reply::Capture(capture)) => {
+            endless(Payload::capture(capture, streams), "application/x-pcapng", is_endless)
+        }
         Ok(reply) => respond(StatusCode::OK, &reply),
         Err(error) => refusal(&error),
     })
+}
+
+/// A reply that goes on. `None`: there are too many of them.
+fn endless(payload: Option<Payload>, kind: &'static str, is_endless: &AtomicBool) -> Response<Payload> {
+    let Some(payload) = payload else {
+        let text = format!("{STREAMS} monitors and captures run already; end one of them");
+        return refusal(&ApiError::new(ErrorKind::Exhausted, text));
+    };
+    is_endless.store(true, Relaxed);
+    let mut response = Response::new(payload);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
 async fn collect(body: Incoming, limits: Limits) -> Result<Bytes, ApiError> {

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use agent_api::{
     ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, Memory, MemoryPart, PortCounters, PortServed,
-    PortStatus, Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TunnelStatus, Tunnels,
-    VrfRoute, VrfSummary, Vrfs,
+    PortStatus, Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TrafficRates, TunnelStatus,
+    Tunnels, VrfRoute, VrfSummary, Vrfs,
 };
 use bgp_peer::{SpeakerSummary, State};
 use dataplane::TunnelCounters;
@@ -30,6 +30,7 @@ use crate::agent::HOST_INTERFACE;
 use crate::labels;
 use crate::memory::Usage;
 use crate::overlay::{Overlay, Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
+use crate::rates::Rate;
 
 /// `show status`. `problems`: all that are known.
 pub fn status(
@@ -142,13 +143,17 @@ fn vrf_route(overlay: &Overlay, tunnels: &BTreeMap<TunnelId, Tunnel>, entry: &Ro
     VrfRoute { protocol: protocol.to_owned(), nexthops }
 }
 
-/// `show ports`.
-pub fn ports(overlay: &Overlay, counters: impl Fn(PortId) -> dataplane::PortCounters) -> Ports {
-    let status = |port: &Port| port_status(overlay, port, counters(port.saved.port));
+/// `show ports`, with each port's counters and what it does now.
+pub fn ports(overlay: &Overlay, read: impl Fn(PortId) -> (dataplane::PortCounters, Option<Rate>)) -> Ports {
+    let status = |port: &Port| port_status(overlay, port, read(port.saved.port));
     Ports { ports: overlay.ports().map(status).collect() }
 }
 
-fn port_status(overlay: &Overlay, port: &Port, counters: dataplane::PortCounters) -> PortStatus {
+fn port_status(
+    overlay: &Overlay,
+    port: &Port,
+    (counters, rate): (dataplane::PortCounters, Option<Rate>),
+) -> PortStatus {
     let (saved, request) = (&port.saved, &port.saved.request);
     let reachable = |address: &&IpAddr| {
         overlay.host_owner(**address) == Some(saved.port) && overlay.host_failure(**address).is_none()
@@ -182,6 +187,7 @@ fn port_status(overlay: &Overlay, port: &Port, counters: dataplane::PortCounters
                 router_advertisement: counters.router_advertisements,
             },
         },
+        rates: rate.map(rates),
     }
 }
 
@@ -208,10 +214,10 @@ pub fn labels(overlay: &Overlay) -> Labels {
 pub fn tunnels(
     overlay: &Overlay,
     offloads: Vec<String>,
-    counters: impl Fn(IpAddr, Encap) -> TunnelCounters,
+    read: impl Fn(IpAddr, Encap) -> (TunnelCounters, Option<Rate>),
 ) -> Tunnels {
     let status = |tunnel: Tunnel| {
-        let counters = counters(tunnel.remote, tunnel.encap);
+        let (counters, rate) = read(tunnel.remote, tunnel.encap);
         TunnelStatus {
             remote: tunnel.remote,
             encapsulation: tunnel.encap,
@@ -222,6 +228,8 @@ pub fn tunnels(
             tx_bytes: counters.tx_bytes,
             rx_packets: counters.rx_packets,
             rx_bytes: counters.rx_bytes,
+            too_big: counters.too_big,
+            rates: rate.map(rates),
         }
     };
     Tunnels {
@@ -233,23 +241,48 @@ pub fn tunnels(
     }
 }
 
-/// `show drops`, from what was counted for all and for each port.
+fn rates(rate: Rate) -> TrafficRates {
+    TrafficRates {
+        rx_packets_per_second: rate.rx_packets,
+        rx_bits_per_second: rate.rx_bits,
+        tx_packets_per_second: rate.tx_packets,
+        tx_bits_per_second: rate.tx_bits,
+        drops_per_second: rate.drops,
+    }
+}
+
+/// `show drops`, from what was counted for all and for each port, with what each comes to per second.
 pub fn drops(
     overlay: &Overlay,
     counted: &[(DropReason, u64)],
+    rate: impl Fn(DropReason, u64) -> Option<f64>,
     of_port: impl Fn(PortId) -> Vec<(DropReason, u64)>,
+    port_rate: impl Fn(PortId, DropReason, u64) -> Option<f64>,
 ) -> Drops {
     let packets =
         |reason| counted.iter().filter(|(other, _)| *other == reason).map(|(_, packets)| packets).sum();
     let count = |reason: &DropReason| {
-        let count = DropCount { description: reason.description().to_owned(), packets: packets(*reason) };
+        let packets = packets(*reason);
+        let count = DropCount {
+            description: reason.description().to_owned(),
+            packets,
+            packets_per_second: rate(*reason, packets),
+        };
         (reason.name().to_owned(), count)
     };
     let ports = overlay.ports().map(|port| {
         let happened = of_port(port.saved.port).into_iter().filter(|(_, packets)| *packets > 0);
         (port.saved.port.0, happened.map(|(reason, packets)| (reason.name().to_owned(), packets)).collect())
     });
+    let port_rates = overlay.ports().map(|port| {
+        let id = port.saved.port;
+        let rate = |(reason, packets): (DropReason, u64)| {
+            port_rate(id, reason, packets).map(|rate| (reason.name().to_owned(), rate))
+        };
+        (id.0, of_port(id).into_iter().filter_map(rate).collect())
+    });
     Drops {
+        port_rates: port_rates.filter(|(_, rates): &(_, BTreeMap<_, _>)| !rates.is_empty()).collect(),
         drops: DropReason::ALL.iter().map(count).collect(),
         ports: ports.filter(|(_, drops): &(_, BTreeMap<_, _>)| !drops.is_empty()).collect(),
     }

@@ -83,6 +83,9 @@ pub enum ProtocolError {
     /// The body is longer than we read.
     #[error("it has {0} octets, more than are read")]
     TooLarge(u64),
+    /// Not the capture file that this call is answered with.
+    #[error(transparent)]
+    Pcapng(#[from] crate::pcapng::NotPcapng),
     /// Not the JSON that this call is answered with.
     #[error("HTTP status {status} with unexpected content: {source}")]
     Json {

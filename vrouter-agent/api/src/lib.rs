@@ -19,6 +19,7 @@
 //!  GET  /v1/show/tunnels                      -> Tunnels
 //!  GET  /v1/show/drops                        -> Drops
 //!  GET  /v1/show/memory                       -> Memory
+//!  GET  /v1/capture?point=…                  -> a pcapng file, until a limit is reached or either side has had enough
 //!  POST /v1/trace                TraceRequest -> TraceReply
 //!  POST /v1/reload                            -> Reloaded          a file with mistakes changes nothing
 //! ```
@@ -27,9 +28,11 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod capture;
 pub mod client;
 mod error;
 pub mod path;
+pub mod pcapng;
 mod port;
 pub mod sealed;
 mod show;
@@ -37,6 +40,7 @@ mod show_agent;
 mod show_bgp;
 mod vm;
 
+pub use capture::{CaptureDirection, CaptureRequest, DirectionError};
 pub use client::{Client, ClientError, ProtocolError};
 pub use error::{ApiError, ErrorKind};
 pub use port::{

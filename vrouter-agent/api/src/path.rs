@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::RouteFilter;
+use crate::{CaptureRequest, RouteFilter};
 
 /// POST [`crate::AttachPort`].
 pub const ATTACH: &str = "/v1/ports/attach";
@@ -42,6 +42,8 @@ pub const LABELS: &str = "/v1/show/labels";
 pub const TUNNELS: &str = "/v1/show/tunnels";
 /// GET [`crate::Drops`].
 pub const DROPS: &str = "/v1/show/drops";
+/// GET a pcapng file; query as [`CaptureRequest`].
+pub const CAPTURE: &str = "/v1/capture";
 /// POST [`crate::TraceRequest`].
 pub const TRACE: &str = "/v1/trace";
 
@@ -75,6 +77,17 @@ impl Target {
             .with("neighbor", filter.neighbor)
             .with("received", filter.received)
             .with("prefix", filter.prefix)
+    }
+
+    /// The path of [`CAPTURE`] with this request.
+    pub fn capture(request: &CaptureRequest) -> Target {
+        Target::new(CAPTURE)
+            .with("point", Some(&request.point))
+            .with("filter", request.filter.as_ref())
+            .with("direction", request.direction)
+            .with("snaplen", request.snaplen)
+            .with("count", request.count)
+            .with("seconds", request.seconds)
     }
 
     /// As [`crate::Client::get`] wants it.

@@ -162,6 +162,25 @@ pub struct PortStatus {
     pub state: String,
     /// Its counters.
     pub counters: PortCounters,
+    /// What it does now; absent until two samples are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<TrafficRates>,
+}
+
+/// Means over the last five to ten seconds, per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrafficRates {
+    /// Packets received.
+    pub rx_packets_per_second: f64,
+    /// Bits received.
+    pub rx_bits_per_second: f64,
+    /// Packets sent.
+    pub tx_packets_per_second: f64,
+    /// Bits sent.
+    pub tx_bits_per_second: f64,
+    /// Packets dropped; of a tunnel: that its path was too narrow for.
+    pub drops_per_second: f64,
 }
 
 /// What went through a port, seen from the workload.
@@ -266,6 +285,12 @@ pub struct TunnelStatus {
     pub rx_packets: u64,
     /// Inner octets received.
     pub rx_bytes: u64,
+    /// Packets that the path was too narrow for.
+    #[serde(default)]
+    pub too_big: u64,
+    /// What it does now; absent until two samples are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<TrafficRates>,
 }
 
 /// `show drops`.
@@ -276,6 +301,9 @@ pub struct Drops {
     pub drops: BTreeMap<String, DropCount>,
     /// By port number, then by reason; only what happened.
     pub ports: BTreeMap<u32, BTreeMap<String, u64>>,
+    /// The same, per second, over the last five to ten seconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub port_rates: BTreeMap<u32, BTreeMap<String, f64>>,
 }
 
 /// One reason for drops.
@@ -286,6 +314,9 @@ pub struct DropCount {
     pub description: String,
     /// How many packets.
     pub packets: u64,
+    /// How many per second, over the last five to ten seconds; absent until two samples are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets_per_second: Option<f64>,
 }
 
 /// Asks what would happen to a packet.

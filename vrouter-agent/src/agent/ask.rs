@@ -53,21 +53,37 @@ impl Agent {
             }
             Request::Vrfs => Reply::Vrfs(show::vrfs(overlay)),
             Request::Routes { vrf, prefix } => Reply::Routes(show::routes(overlay, vrf.as_deref(), prefix)?),
-            Request::Ports => Reply::Ports(show::ports(overlay, |port| self.dataplane.port_counters(port))),
+            Request::Ports => {
+                let read = |port| {
+                    let counters = self.dataplane.port_counters(port);
+                    (counters, self.rates.of_port(port, self.now(), &counters))
+                };
+                Reply::Ports(show::ports(overlay, read))
+            }
             Request::Labels => Reply::Labels(show::labels(overlay)),
             Request::Tunnels => {
-                let counters = |remote, encap| self.dataplane.tunnel_counters(remote, encap);
+                let counters = |remote, encap| {
+                    let counters = self.dataplane.tunnel_counters(remote, encap);
+                    (counters, self.rates.of_tunnel((remote, encap), self.now(), &counters))
+                };
                 Reply::Tunnels(show::tunnels(overlay, self.dataplane.offloads(), counters))
             }
             Request::Drops => {
-                let of_port = |port| self.dataplane.port_drops(port);
-                Reply::Drops(show::drops(overlay, &self.dataplane.drops(), of_port))
+                let now = self.now();
+                Reply::Drops(show::drops(
+                    overlay,
+                    &self.dataplane.drops(),
+                    |reason, packets| self.rates.of_drops(reason, now, packets),
+                    |port| self.dataplane.port_drops(port),
+                    |port, reason, packets| self.rates.of_port_drops((port, reason), now, packets),
+                ))
             }
             Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
             Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
             Request::Memory => Reply::Memory(self.memory().await?),
             Request::OpenStack => Reply::OpenStack(crate::openstack::view::openstack(overlay)),
             Request::Monitor => self.watch().await?,
+            Request::Capture(request) => self.capture(&request)?,
             Request::Metrics => Reply::Metrics(self.metrics_page().await?),
             Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),
         })

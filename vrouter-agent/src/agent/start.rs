@@ -28,6 +28,7 @@ use crate::event::{Event, Restore, SavedPort};
 use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
+use crate::rates::Rates;
 use crate::server;
 use crate::service::{self, Manager, Store};
 use crate::state_file::{StateDir, boot_id};
@@ -83,6 +84,7 @@ pub(super) async fn start(
         next_call: 0,
         publish_at: None,
         started,
+        rates: Rates::default(),
         store,
         watchdog: manager.watchdog,
         before,

@@ -1,4 +1,4 @@
-//! Replies without an end: one JSON object per line, as long as both sides want.
+//! Replies without an end: one JSON object per line, or a capture, as long as both sides want.
 //!
 //! ```text
 //!   agent ──broadcast (bounded)──▶ forward task ──(16 lines)──▶ hyper ──▶ client
@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use super::capture::{self, CaptureStream};
 use agent_api::MonitorEvent;
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
@@ -33,7 +34,7 @@ impl Monitor {
     }
 }
 
-/// A body: all of it, or lines as they come.
+/// A body: all of it, or lines or chunks as they come.
 pub(super) enum Payload {
     Whole(Full<Bytes>),
     Lines(mpsc::Receiver<Bytes>),
@@ -45,6 +46,17 @@ impl Payload {
         let permit = Arc::clone(streams).try_acquire_owned().ok()?;
         let (sender, receiver) = mpsc::channel(LINES);
         tokio::spawn(forward(monitor, sender, permit));
+        Some(Payload::Lines(receiver))
+    }
+
+    /// `None`: there are too many of them.
+    pub(super) fn capture(stream: CaptureStream, streams: &Arc<Semaphore>) -> Option<Payload> {
+        let permit = Arc::clone(streams).try_acquire_owned().ok()?;
+        let (sender, receiver) = mpsc::channel(LINES);
+        tokio::spawn(async move {
+            capture::forward(stream, sender).await;
+            drop(permit);
+        });
         Some(Payload::Lines(receiver))
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use agent_api::{ApiError, ErrorKind, RouteFilter, path};
+use agent_api::{ApiError, CaptureRequest, ErrorKind, RouteFilter, path};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
@@ -32,6 +32,7 @@ pub(super) enum Endpoint {
     Memory,
     Reload,
     Monitor,
+    Capture,
 }
 
 /// Why nothing can be asked there.
@@ -66,6 +67,7 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, Unroutable> 
         path::MEMORY => (Endpoint::Memory, "GET"),
         path::RELOAD => (Endpoint::Reload, "POST"),
         path::BGP_MONITOR => (Endpoint::Monitor, "GET"),
+        path::CAPTURE => (Endpoint::Capture, "GET"),
         _ => return Err(Unroutable::Path),
     };
     if method.as_str() == wanted { Ok(endpoint) } else { Err(Unroutable::Method(wanted)) }
@@ -100,9 +102,22 @@ pub(super) fn request(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Re
         Endpoint::Memory => Request::Memory,
         Endpoint::Reload => Request::Reload,
         Endpoint::Monitor => Request::Monitor,
+        Endpoint::Capture => Request::Capture(capture(&mut query)?),
     };
     query.finish()?;
     Ok(request)
+}
+
+fn capture(query: &mut Query) -> Result<CaptureRequest, ApiError> {
+    let missing = || bad("capture needs a point, as in ?point=underlay or ?point=3".into());
+    Ok(CaptureRequest {
+        point: query.take("point")?.ok_or_else(missing)?,
+        filter: query.take("filter")?,
+        direction: query.take("direction")?,
+        snaplen: query.take("snaplen")?,
+        count: query.take("count")?,
+        seconds: query.take("seconds")?,
+    })
 }
 
 fn filter(query: &mut Query) -> Result<RouteFilter, ApiError> {

@@ -362,7 +362,7 @@ async fn a_monitor_outlives_other_connections_and_there_are_only_so_many() {
     let ninth = tokio::spawn(async move { raw(&path, &get(agent_api::path::BGP_MONITOR)).await });
     let _events = watch(&mut served, 7).await;
     let reply = ninth.await.unwrap();
-    assert!(error_of(&reply).message.contains("monitors run already"), "{reply}");
+    assert!(error_of(&reply).message.contains("monitors and captures run already"), "{reply}");
     // Twice the time after which another connection is closed.
     tokio::time::sleep(SHORT * 3).await;
     for (mut stream, events) in kept {

@@ -145,10 +145,13 @@ fn unknown_vrf_is_answered_with_those_there_are() {
 fn ports_tell_who_the_host_reaches() {
     let counters =
         |port: PortId| dataplane::PortCounters { rx_packets: 7 + u64::from(port.0), ..Default::default() };
-    let reply = ports(&busy(), counters);
+    let rate = Rate { rx_packets: 2.5, ..Rate::default() };
+    let reply = ports(&busy(), |port| (counters(port), (port == PortId(0)).then_some(rate)));
     let [first, second] = reply.ports.as_slice() else { panic!("{reply:?}") };
     assert_eq!((first.vrf.as_str(), second.vrf.as_str()), ("smart", "tenant-b"));
     assert_eq!((first.state.as_str(), first.counters.rx_packets), ("up", 7));
+    assert_eq!(first.rates.map(|rates| rates.rx_packets_per_second), Some(2.5));
+    assert_eq!(second.rates, None);
     assert_eq!(first.host_reachable, [ip("10.20.11.2")]);
     assert_eq!(second.addresses, [ip("10.20.11.2")]);
     assert!(second.host_reachable.is_empty());
@@ -172,7 +175,7 @@ fn tunnels_show_the_smaller_mtu() {
         path_mtu: (remote == ip("192.0.2.2")).then_some(1400),
         ..TunnelCounters::default()
     };
-    let reply = tunnels(&busy(), vec!["UDP_GRO".into()], counters);
+    let reply = tunnels(&busy(), vec!["UDP_GRO".into()], |remote, encap| (counters(remote, encap), None));
     assert_eq!((reply.local, reply.underlay_mtu), (Some(ip("192.0.2.11")), 1500));
     let shown: Vec<_> =
         reply.tunnels.iter().map(|it| (it.remote, it.mtu, it.routes, it.tx_packets)).collect();
@@ -185,7 +188,10 @@ fn drops_hold_every_reason_and_only_ports_that_dropped() {
     let of_port = |port: PortId| {
         if port.0 == 1 { vec![(DropReason::NoRoute, 7), (DropReason::Vlan, 0)] } else { vec![] }
     };
-    let reply = drops(&busy(), &counted, of_port);
+    let rate = |_, packets| (packets > 0).then_some(1.5);
+    let reply = drops(&busy(), &counted, rate, of_port, |port, _, _| (port.0 == 1).then_some(0.5));
+    assert_eq!(reply.drops["no-route"].packets_per_second, Some(1.5));
+    assert_eq!(reply.port_rates[&1]["no-route"], 0.5);
     assert_eq!(reply.drops.len(), DropReason::COUNT);
     assert_eq!((reply.drops["no-route"].packets, reply.drops["vlan"].packets), (7, 0));
     assert_eq!(reply.ports, [(1, [("no-route".to_owned(), 7)].into())].into());

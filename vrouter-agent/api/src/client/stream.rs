@@ -14,7 +14,26 @@ const MAX_LINE: usize = 1 << 20;
 impl Client {
     /// Gives `each` the lines that come from this path, as they come, until it says `false` or the agent stops, which is
     /// no error. The timeout is for the beginning only.
-    pub fn stream(mut self, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), ClientError> {
+    pub fn stream(self, path: &str, mut each: impl FnMut(&str) -> bool) -> Result<(), ClientError> {
+        let mut line = Vec::new();
+        self.stream_octets(path, |chunk| {
+            for byte in chunk {
+                if *byte != b'\n' {
+                    line.push(*byte);
+                } else if !each(&String::from_utf8_lossy(&std::mem::take(&mut line))) {
+                    return Ok(false);
+                }
+            }
+            if line.len() > MAX_LINE { Err(ProtocolError::TooLarge(line.len() as u64)) } else { Ok(true) }
+        })
+    }
+
+    /// The same for octets, chunk by chunk as they come. What `each` finds wrong with them ends it.
+    pub fn stream_octets(
+        mut self,
+        path: &str,
+        mut each: impl FnMut(&[u8]) -> Result<bool, ProtocolError>,
+    ) -> Result<(), ClientError> {
         let request = encode_request("GET", path, None)?;
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
@@ -38,17 +57,9 @@ impl Client {
         let rest = bytes.split_off(size);
         stream.set_read_timeout(None).map_err(ProtocolError::Io)?;
         let mut chunks = BufReader::new(Cursor::new(rest).chain(stream));
-        let mut line = Vec::new();
         while let Some(chunk) = chunk(&mut chunks)? {
-            for byte in chunk {
-                if byte != b'\n' {
-                    line.push(byte);
-                } else if !each(&String::from_utf8_lossy(&std::mem::take(&mut line))) {
-                    return Ok(());
-                }
-            }
-            if line.len() > MAX_LINE {
-                return Err(ProtocolError::TooLarge(line.len() as u64).into());
+            if !each(&chunk)? {
+                return Ok(());
             }
         }
         Ok(())

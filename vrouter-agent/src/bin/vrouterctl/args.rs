@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use agent_api::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand};
+use dataplane_core::Filter;
 use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
 
 use crate::machine::Machine;
@@ -67,6 +68,16 @@ pub(crate) enum Command {
     /// Watch what happens, one line each, until Ctrl-C or the agent stops
     #[command(subcommand, after_help = "Example:\n  vrouterctl monitor bgp")]
     Monitor(Monitor),
+    /// Copy packets of a port or of the tunnels into a pcapng file, for Wireshark and tshark
+    #[command(after_help = "Examples:\n  vrouterctl capture 3 -w port3.pcapng --seconds 10\n  \
+                            vrouterctl capture underlay --filter 'label 17 and host 10.30.0.5' | tshark -n -r -\n  \
+                            vrouterctl capture city-1/sensor --filter 'tcp and not port 22' --snaplen 128 -w s.pcapng\n\n\
+                            Filters: host ADDRESS, net PREFIX, port NUMBER, each with src or dst in front or not; tcp, udp, icmp, icmp6,\n\
+                            arp, ip, ip6, label NUMBER (underlay); and, or, not, parentheses. On the underlay the packet inside the\n\
+                            tunnel counts, and addresses may also be those of its outer header.\n\n\
+                            Ports show Ethernet frames, superframes (TSO, USO) as one packet each; the underlay shows every packet as on\n\
+                            the wire. Dropped packets say why in their comment. Ctrl-C ends it.")]
+    Capture(Capture),
     /// Say what would happen to a packet, step by step, in the forwarding state as it is now
     #[command(after_help = "Examples:\n  vrouterctl trace --vrf smart-city 10.20.11.2 10.30.0.5\n  \
                             vrouterctl trace --vrf smart-city fd00:20:11::2 fd00:30::5\n\n\
@@ -153,15 +164,15 @@ pub(crate) enum Show {
         /// This prefix and those inside it; if there are none, the route that covers it
         prefix: Option<Prefix>,
     },
-    /// Ports of pods and VMs, with their counters
-    #[command(after_help = "Example:\n  vrouterctl show ports")]
-    Ports,
+    /// Ports of pods and VMs, with their counters and rates
+    #[command(after_help = "Examples:\n  vrouterctl show ports\n  vrouterctl show ports --watch")]
+    Ports(Watch),
     /// Labels that other provider edges send us traffic with
     #[command(after_help = "Example:\n  vrouterctl show labels")]
     Labels,
-    /// Tunnels to other provider edges, with their counters
-    #[command(after_help = "Example:\n  vrouterctl show tunnels")]
-    Tunnels,
+    /// Tunnels to other provider edges, with their counters and rates
+    #[command(after_help = "Examples:\n  vrouterctl show tunnels\n  vrouterctl show tunnels --watch 5")]
+    Tunnels(Watch),
     /// What takes the agent's memory
     #[command(after_help = "Example:\n  vrouterctl show memory")]
     Memory,
@@ -171,6 +182,8 @@ pub(crate) enum Show {
         /// Also reasons that never happened
         #[arg(long)]
         all: bool,
+        #[command(flatten)]
+        watch: Watch,
     },
 }
 
@@ -220,6 +233,40 @@ pub(crate) struct RouteArgs {
     pub(crate) advertised: bool,
     /// This prefix and those inside it
     pub(crate) prefix: Option<Prefix>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Capture {
+    /// A port's number, interface or name, as `show ports` has them, or `underlay`
+    #[arg(value_name = "PORT|underlay")]
+    pub(crate) point: String,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+    /// Only packets that match
+    #[arg(short, long, value_name = "EXPRESSION")]
+    pub(crate) filter: Option<Filter>,
+    /// End after so many packets
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// End after so many seconds
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// Keep at most so many octets of each packet
+    #[arg(short, long, value_name = "OCTETS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) snaplen: Option<u32>,
+    /// `in`: what arrives from the workload or the wire; `out`: what goes there
+    #[arg(short, long, default_value = "both", value_parser = ["in", "out", "both"])]
+    pub(crate) direction: String,
+}
+
+/// Views that change by themselves.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// Show it again and again, every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) watch: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -369,6 +416,11 @@ mod tests {
             "vrouterctl show bgp routes 10.0.0.0/33",
             "vrouterctl show bgp neighbors nobody",
             "vrouterctl trace 10.0.0.1 10.0.0.2",
+            "vrouterctl capture",
+            "vrouterctl capture 3 --filter vlan",
+            "vrouterctl capture 3 --direction up",
+            "vrouterctl capture 3 --count 0",
+            "vrouterctl show ports --watch 0",
             "vrouterctl trace --vrf v 10.0.0.1",
             "vrouterctl port add --vrf v --interface tap0 --mac 52:54:00:12:34:56",
             "vrouterctl port add --vrf v --interface tap0 --mac 52:54 --address 10.0.0.1",

@@ -5,11 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod capture;
 mod machine;
 mod render;
 mod table;
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use args::{Bgp, Clear, Cli, Command, Monitor, Port, PortAdd, RouteArgs, Show, Soft};
 
 const REFUSED: u8 = 1;
+const USAGE: u8 = 2;
 const UNREACHABLE: u8 = 3;
 
 fn main() -> ExitCode {
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.command {
         Command::Monitor(Monitor::Bgp) => monitor(&cli, path::BGP_MONITOR),
+        Command::Capture(args) => capture::run(&cli, args),
+        Command::Show(show) if watched(show).is_some() => watch(&cli, show),
         _ => run(&cli).map(|(text, verdict)| print(&text).unwrap_or(verdict)),
     };
     done.unwrap_or_else(|error| {
@@ -102,7 +106,7 @@ fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
             ask.get(target.as_str(), render::explain::explanation)
         }
         // Never comes here.
-        Command::Monitor(_) => Ok(String::new()),
+        Command::Monitor(_) | Command::Capture(_) => Ok(String::new()),
         Command::Trace(trace) => {
             let request = TraceRequest { vrf: trace.vrf.clone(), src: trace.source, dst: trace.destination };
             ask.post(path::TRACE, &request, render::trace)
@@ -121,7 +125,7 @@ fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
 /// Prints lines as they come. Ends with Ctrl-C, when the agent stops, or when nobody reads any more.
 fn monitor(cli: &Cli, target: &str) -> Result<ExitCode, ClientError> {
     let client = Client::connect(&cli.socket, Duration::from_secs(cli.timeout))?;
-    end_on_interrupt();
+    on_interrupt(|| eprintln!("\nThat is all; the agent goes on."));
     let mut out = io::stdout().lock();
     let mut is_read = true;
     client.stream(target, |line| {
@@ -133,6 +137,33 @@ fn monitor(cli: &Cli, target: &str) -> Result<ExitCode, ClientError> {
         eprintln!("The agent has stopped; there is nothing more to see until it is back.");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every how many seconds a view is to be shown.
+fn watched(show: &Show) -> Option<Duration> {
+    let seconds = match show {
+        Show::Ports(it) | Show::Tunnels(it) => it.watch,
+        Show::Drops { watch, .. } => watch.watch,
+        _ => None,
+    };
+    seconds.map(Duration::from_secs)
+}
+
+/// Shows a view again and again; on a terminal, always at the same place.
+fn watch(cli: &Cli, show: &Show) -> Result<ExitCode, ClientError> {
+    const CLEAR: &str = "\x1b[H\x1b[2J";
+    on_interrupt(|| {});
+    let client = Client::connect(&cli.socket, Duration::from_secs(cli.timeout))?;
+    let mut ask = Asker { client, json: cli.json };
+    let clear = if io::stdout().is_terminal() && !cli.json { CLEAR } else { "" };
+    loop {
+        let text = run_show(&mut ask, show)?;
+        let written = write!(io::stdout().lock(), "{clear}{text}").and_then(|()| io::stdout().flush());
+        if written.is_err() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(watched(show).unwrap_or(Duration::from_secs(2)));
+    }
 }
 
 fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
@@ -153,11 +184,11 @@ fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
             let target = Target::new(path::ROUTES).with("vrf", vrf.as_ref()).with("prefix", *prefix);
             ask.get(target.as_str(), render::routes)
         }
-        Show::Ports => ask.get(path::PORTS, render::ports),
+        Show::Ports(_) => ask.get(path::PORTS, render::ports),
         Show::Labels => ask.get(path::LABELS, render::labels),
-        Show::Tunnels => ask.get(path::TUNNELS, render::tunnels),
-        Show::Drops { all: true } => ask.get(path::DROPS, render::drops_all),
-        Show::Drops { all: false } => ask.get(path::DROPS, render::drops),
+        Show::Tunnels(_) => ask.get(path::TUNNELS, render::tunnels),
+        Show::Drops { all: true, .. } => ask.get(path::DROPS, render::drops_all),
+        Show::Drops { all: false, .. } => ask.get(path::DROPS, render::drops),
     }
 }
 
@@ -205,8 +236,8 @@ fn pretty(reply: &Value) -> String {
     format!("{reply:#}\n")
 }
 
-/// From here on Ctrl-C is the usual end: a sentence, and exit code 0.
-fn end_on_interrupt() {
+/// From here on Ctrl-C is the usual end: what there is left to do, and exit code 0.
+fn on_interrupt(last: impl FnOnce() + Send + 'static) {
     let (ready, is_ready) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -215,7 +246,7 @@ fn end_on_interrupt() {
             let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
             drop(ready);
             interrupt.recv().await;
-            eprintln!("\nThat is all; the agent goes on.");
+            last();
             std::process::exit(0);
         });
     });

@@ -76,6 +76,21 @@ pub(crate) fn duration(msec: u64) -> String {
     }
 }
 
+/// A rate as people read it: three digits that count.
+pub(crate) fn per_second(rate: f64) -> String {
+    let (scaled, unit) = match rate {
+        ..1e3 => (rate, ""),
+        ..1e6 => (rate / 1e3, "k"),
+        ..1e9 => (rate / 1e6, "M"),
+        _ => (rate / 1e9, "G"),
+    };
+    if scaled >= 100.0 || scaled.fract() == 0.0 {
+        format!("{scaled:.0}{unit}")
+    } else {
+        format!("{scaled:.1}{unit}")
+    }
+}
+
 /// Several values in one cell.
 pub(crate) fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     values.into_iter().map(|value| value.to_string()).collect::<Vec<_>>().join(", ")
@@ -115,6 +130,22 @@ mod tests {
         table.row(["grün".into(), "1000000".into(), "x".into()]);
         let expected = "Name    Count  Note\na           1  -\ngrün  1000000  x\n";
         assert_eq!(table.render(), expected);
+    }
+
+    #[test]
+    fn rates_have_three_digits_and_a_unit() {
+        for (rate, text) in [
+            (0.0, "0"),
+            (0.5, "0.5"),
+            (12.0, "12"),
+            (999.4, "999"),
+            (1500.0, "1.5k"),
+            (123_456.0, "123k"),
+            (4_200_000.0, "4.2M"),
+            (9_870_000_000.0, "9.9G"),
+        ] {
+            assert_eq!(per_second(rate), text);
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 
-use agent_api::{Drops, Labels, RouteNexthop, Routes, Tunnels};
+use agent_api::{Drops, Labels, RouteNexthop, Routes, TrafficRates, Tunnels};
 
 use vrouter_types::Prefix;
 
-use crate::table::{Table, in_order, maybe};
+use crate::table::{Table, in_order, maybe, per_second};
 
 /// `show routes`.
 pub(crate) fn routes(reply: &Routes) -> String {
@@ -91,10 +91,16 @@ pub(crate) fn tunnels(reply: &Tunnels) -> String {
         ">Routes",
         ">Packets Sent",
         ">Octets Sent",
+        ">Packets/s",
+        ">Bit/s",
         ">Packets Received",
         ">Octets Received",
+        ">Packets/s",
+        ">Bit/s",
+        ">Too Big",
     ]);
     for tunnel in &reply.tunnels {
+        let rate = |of: fn(&TrafficRates) -> f64| maybe(tunnel.rates.as_ref().map(|it| per_second(of(it))));
         table.row([
             tunnel.remote.to_string(),
             tunnel.encapsulation.to_string(),
@@ -102,8 +108,13 @@ pub(crate) fn tunnels(reply: &Tunnels) -> String {
             tunnel.routes.to_string(),
             tunnel.tx_packets.to_string(),
             tunnel.tx_bytes.to_string(),
+            rate(|rates| rates.tx_packets_per_second),
+            rate(|rates| rates.tx_bits_per_second),
             tunnel.rx_packets.to_string(),
             tunnel.rx_bytes.to_string(),
+            rate(|rates| rates.rx_packets_per_second),
+            rate(|rates| rates.rx_bits_per_second),
+            tunnel.too_big.to_string(),
         ]);
     }
     text.push_str(&table.render());
@@ -126,17 +137,19 @@ fn render_drops(reply: &Drops, all: bool) -> String {
         return "No packets were dropped.\n".to_owned();
     }
     reasons.sort_by_key(|(_, count)| Reverse(count.packets));
-    let mut table = Table::new(["Reason", ">Packets", "Description"]);
+    let mut table = Table::new(["Reason", ">Packets", ">Per Second", "Description"]);
     for (reason, count) in reasons {
-        table.row([reason.clone(), count.packets.to_string(), count.description.clone()]);
+        let rate = maybe(count.packets_per_second.map(per_second));
+        table.row([reason.clone(), count.packets.to_string(), rate, count.description.clone()]);
     }
     let mut text = table.render();
-    let mut ports = Table::new([">Port", "Reason", ">Packets"]);
+    let mut ports = Table::new([">Port", "Reason", ">Packets", ">Per Second"]);
     for (port, reasons) in &reply.ports {
         let mut reasons: Vec<_> = reasons.iter().collect();
         reasons.sort_by_key(|(_, packets)| Reverse(**packets));
         for (reason, packets) in reasons {
-            ports.row([port.to_string(), reason.clone(), packets.to_string()]);
+            let rate = reply.port_rates.get(port).and_then(|rates| rates.get(reason).copied());
+            ports.row([port.to_string(), reason.clone(), packets.to_string(), maybe(rate.map(per_second))]);
         }
     }
     if !ports.is_empty() {
@@ -229,6 +242,8 @@ VRF b has no such routes.
             tx_bytes: 1000,
             rx_packets: 9,
             rx_bytes: 900,
+            too_big: 2,
+            rates: Some(TrafficRates { tx_packets_per_second: 1.5, ..TrafficRates::default() }),
         };
         let mut reply = Tunnels {
             local: Some("192.0.2.11".parse().unwrap()),
@@ -241,8 +256,8 @@ VRF b has no such routes.
 Tunnel source 192.0.2.11 on eth0, underlay MTU 1500
   UDP segmentation offload
 
-Remote     Encapsulation   MTU  Routes  Packets Sent  Octets Sent  Packets Received  Octets Received
-192.0.2.1  mpls-over-gre  1472       3            10         1000                 9              900
+Remote     Encapsulation   MTU  Routes  Packets Sent  Octets Sent  Packets/s  Bit/s  Packets Received  Octets Received  Packets/s  Bit/s  Too Big
+192.0.2.1  mpls-over-gre  1472       3            10         1000        1.5      0                 9              900          0      0        2
 ";
         assert_eq!(tunnels(&reply), expected);
         reply = Tunnels { local: None, interface: None, offloads: vec![], tunnels: vec![], ..reply };
@@ -255,7 +270,11 @@ Remote     Encapsulation   MTU  Routes  Packets Sent  Octets Sent  Packets Recei
 
     #[test]
     fn drops_that_happened_come_first_and_others_on_demand() {
-        let count = |packets, description: &str| DropCount { description: description.into(), packets };
+        let count = |packets, description: &str| DropCount {
+            description: description.into(),
+            packets,
+            packets_per_second: (packets > 50).then_some(2.5),
+        };
         let mut reply = Drops {
             drops: [
                 ("no-route".to_owned(), count(7, "no route in the VRF")),
@@ -264,19 +283,22 @@ Remote     Encapsulation   MTU  Routes  Packets Sent  Octets Sent  Packets Recei
             ]
             .into(),
             ports: [(3, [("no-route".to_owned(), 7), ("spoofed-source".to_owned(), 90)].into())].into(),
+            port_rates: [(3, [("no-route".to_owned(), 0.1)].into())].into(),
         };
         let table = "\
-Reason          Packets  Description
-spoofed-source       90  the source is not the port's
-no-route              7  no route in the VRF
+Reason          Packets  Per Second  Description
+spoofed-source       90         2.5  the source is not the port's
+no-route              7           -  no route in the VRF
 ";
         let per_port = "
-Port  Reason          Packets
-   3  spoofed-source       90
-   3  no-route              7
+Port  Reason          Packets  Per Second
+   3  spoofed-source       90           -
+   3  no-route              7         0.1
 ";
         assert_eq!(drops(&reply), format!("{table}{per_port}"));
-        assert!(drops_all(&reply).contains("truncated             0  shorter than its headers say\n"));
+        assert!(
+            drops_all(&reply).contains("truncated             0           -  shorter than its headers say\n")
+        );
         reply.ports.clear();
         reply.drops.retain(|_, count| count.packets == 0);
         assert_eq!(drops(&reply), "No packets were dropped.\n");

@@ -2,26 +2,14 @@ use std::fmt::Write as _;
 
 use agent_api::{AttachedPort, DetachedPort, PortStatus, Ports};
 
-use crate::table::{Table, list};
+use crate::table::{Table, list, maybe, per_second};
 
 /// `show ports`.
 pub(crate) fn ports(reply: &Ports) -> String {
     if reply.ports.is_empty() {
         return "There are no ports.\n".to_owned();
     }
-    let mut table = Table::new([
-        ">Port",
-        "Interface",
-        "VRF",
-        ">Label",
-        "MAC",
-        "Addresses",
-        "Name",
-        "State",
-        ">Received",
-        ">Sent",
-        ">Drops",
-    ]);
+    let mut table = Table::new([">Port", "Interface", "VRF", ">Label", "MAC", "Addresses", "Name", "State"]);
     for port in &reply.ports {
         table.row([
             port.port.to_string(),
@@ -32,12 +20,9 @@ pub(crate) fn ports(reply: &Ports) -> String {
             list(&port.addresses),
             full_name(port),
             port.state.clone(),
-            port.counters.rx_packets.to_string(),
-            port.counters.tx_packets.to_string(),
-            port.counters.drops.to_string(),
         ]);
     }
-    let mut text = table.render();
+    let mut text = format!("{}\n{}", table.render(), traffic(reply));
     text.push_str(&served(reply));
     let hidden: Vec<String> = reply.ports.iter().filter_map(hidden_from_host).collect();
     if !hidden.is_empty() {
@@ -51,6 +36,40 @@ pub(crate) fn ports(reply: &Ports) -> String {
 fn interface(port: &PortStatus) -> String {
     let name = &port.host_interface;
     port.vlan.map_or_else(|| name.clone(), |vlan| format!("{name}.{vlan}"))
+}
+
+/// Counters and rates, a line per port.
+fn traffic(reply: &Ports) -> String {
+    let mut table = Table::new([
+        ">Port",
+        ">Received",
+        ">Octets",
+        ">Packets/s",
+        ">Bit/s",
+        ">Sent",
+        ">Octets",
+        ">Packets/s",
+        ">Bit/s",
+        ">Drops",
+        ">Drops/s",
+    ]);
+    for port in &reply.ports {
+        let (counters, rates) = (&port.counters, port.rates.as_ref());
+        table.row([
+            port.port.to_string(),
+            counters.rx_packets.to_string(),
+            counters.rx_bytes.to_string(),
+            maybe(rates.map(|rates| per_second(rates.rx_packets_per_second))),
+            maybe(rates.map(|rates| per_second(rates.rx_bits_per_second))),
+            counters.tx_packets.to_string(),
+            counters.tx_bytes.to_string(),
+            maybe(rates.map(|rates| per_second(rates.tx_packets_per_second))),
+            maybe(rates.map(|rates| per_second(rates.tx_bits_per_second))),
+            counters.drops.to_string(),
+            maybe(rates.map(|rates| per_second(rates.drops_per_second))),
+        ]);
+    }
+    table.render()
 }
 
 fn full_name(port: &PortStatus) -> String {
@@ -121,7 +140,7 @@ pub(crate) fn detached(interface: &str, reply: &DetachedPort) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agent_api::{PortCounters, PortKey, PortKind};
+    use agent_api::{PortCounters, PortKey, PortKind, TrafficRates};
     use vrouter_types::{Label, MacAddr, PortId};
 
     use super::*;
@@ -148,6 +167,7 @@ mod tests {
                 drops: 1,
                 ..PortCounters::default()
             },
+            rates: None,
         }
     }
 
@@ -157,11 +177,21 @@ mod tests {
         other.namespace = None;
         other.name = None;
         other.host_reachable.remove(0);
+        other.rates = Some(TrafficRates {
+            rx_packets_per_second: 0.5,
+            rx_bits_per_second: 4_200_000.0,
+            tx_packets_per_second: 12.0,
+            ..TrafficRates::default()
+        });
         let reply = Ports { ports: vec![port(0, "vr0a1b2c3d4e5f6", "smart", &["10.0.0.2"]), other] };
         let expected = "\
-Port  Interface        VRF       Label  MAC                Addresses          Name           State  Received     Sent  Drops
-   0  vr0a1b2c3d4e5f6  smart        16  02:00:00:00:00:01  10.0.0.2           city-1/sensor  up           10  2000000      1
-  10  tap0             tenant-b     26  02:00:00:00:00:01  10.0.0.2, fd00::2  -              up           10  2000000      1
+Port  Interface        VRF       Label  MAC                Addresses          Name           State
+   0  vr0a1b2c3d4e5f6  smart        16  02:00:00:00:00:01  10.0.0.2           city-1/sensor  up
+  10  tap0             tenant-b     26  02:00:00:00:00:01  10.0.0.2, fd00::2  -              up
+
+Port  Received  Octets  Packets/s  Bit/s     Sent  Octets  Packets/s  Bit/s  Drops  Drops/s
+   0        10       0          -      -  2000000       0          -      -      1        -
+  10        10       0        0.5   4.2M  2000000       0         12      0      1        0
 
 The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or another VRF's port has it.
 ";
