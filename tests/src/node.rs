@@ -222,6 +222,16 @@ impl Node {
         command
     }
 
+    /// What the agent says of itself.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn status(&self) -> agent_api::Status {
+        let client = agent_api::Client::connect(self.socket(), Duration::from_secs(5));
+        let status = client.and_then(|mut client| client.status());
+        status.unwrap_or_else(|error| panic!("status of {}: {error}", self.name))
+    }
+
     /// Adds a pod to the default VRF, through the real `vrouter-cni`.
     pub fn add_pod(&self, name: &str) -> Pod {
         self.pod(name).add()

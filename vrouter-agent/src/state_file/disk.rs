@@ -94,7 +94,10 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
 /// The file is not on disk when this returns.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        // A read-only file system says so before it looks.
+        Err(error) if error.kind() != io::ErrorKind::NotFound && fs::symlink_metadata(path).is_ok() => {
+            Err(error)
+        }
         _ => sync_dir(path),
     }
 }
