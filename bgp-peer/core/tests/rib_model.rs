@@ -83,9 +83,11 @@ impl End {
                     let routes = end.routes.values().filter(|route| route.prefix.prefix == prefix);
                     routes.filter(is_imported).cloned().collect()
                 };
-                let own = of(self);
-                let offered = if own.is_empty() { of(other) } else { own };
-                let best = offered.iter().map(|route| route.local_pref).max();
+                let (own, others) = (of(self), of(other));
+                let most = |routes: &[LocalRoute]| routes.iter().map(|route| route.local_pref).max();
+                // Our own win a draw.
+                let offered = if most(&own) >= most(&others) { own } else { others };
+                let best = most(&offered);
                 let ways: BTreeSet<_> = offered
                     .iter()
                     .filter(|route| Some(route.local_pref) == best)

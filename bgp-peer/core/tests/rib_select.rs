@@ -66,12 +66,18 @@ fn a_better_path_under_another_rd_takes_all_the_traffic() {
 }
 
 #[test]
-fn our_own_route_is_preferred_to_any_other() {
-    let mut rib = receiver(&[(1, LocalRoute { local_pref: 200, ..under("65000:1") })]);
+fn our_own_route_wins_a_draw_and_yields_to_a_better_one_under_another_rd() {
+    let mut rib = receiver(&[(1, under("65000:1"))]);
     assert_eq!(next_hops(&mut rib), [address(1)]);
     let own = LocalRoute { next_hop: address(100).into(), ..under("65000:9") };
     rib.originate(own, Instant::now());
-    assert_eq!(next_hops(&mut rib), [address(100)]);
+    assert_eq!(next_hops(&mut rib), [address(100)], "a draw");
+    let mut rib = receiver(&[(1, LocalRoute { local_pref: 200, ..under("65000:1") })]);
+    let own = LocalRoute { next_hop: address(100).into(), ..under("65000:9") };
+    rib.originate(own.clone(), Instant::now());
+    assert_eq!(next_hops(&mut rib), [address(1)], "what has moved is where its route says so loudest");
+    rib.originate(LocalRoute { local_pref: 201, ..own }, Instant::now());
+    assert_eq!(next_hops(&mut rib), [address(100)], "and it has come back");
 }
 
 #[test]

@@ -3,6 +3,10 @@
 //! Each step removes the candidates that are worse than the best left, and says so. Steps up to `e` decide between paths
 //! that may share the traffic; those from `f` on only break ties. MED is compared within a neighboring AS only, so
 //! selection works on the whole set: pairwise comparison would depend on the order.
+//!
+//! Among paths under one route distinguisher our own comes first: nobody takes its place by telling our own prefix. Among
+//! those that a VRF imports under several, another provider edge's may be better: a machine that has moved is where its
+//! route says so loudest, and our own only wins a draw.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,7 +14,7 @@ use vrouter_types::Asn;
 
 use crate::wire::attr::check::Origin;
 
-/// A step of route selection. Its order is the order of application.
+/// A step of route selection. Its order is the order of application, but for `Local`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// RFC 4271 §9.1.2.1: the path can be used at all: an encapsulation we know.
@@ -93,7 +97,8 @@ pub struct Candidate {
 pub fn decide(candidates: &[Candidate], last: Step, lost: &mut Vec<Option<Step>>) {
     lost.clear();
     lost.resize(candidates.len(), None);
-    for step in STEPS.into_iter().take_while(|step| *step <= last) {
+    let order = if last == Step::InteriorCost { ACROSS } else { STEPS };
+    for step in order.into_iter().take_while(|step| *step <= last) {
         match step {
             Step::Usable => remove(candidates, lost, step, |c| !c.is_usable),
             Step::LongLived => keep_least(candidates, lost, step, |c| c.is_long_lived),
@@ -161,6 +166,22 @@ const STEPS: [Step; 12] = [
     Step::AsPathLength,
     Step::Origin,
     Step::Med,
+    Step::External,
+    Step::InteriorCost,
+    Step::Identifier,
+    Step::ClusterListLength,
+    Step::PeerAddress,
+];
+
+/// The order across route distinguishers.
+const ACROSS: [Step; 12] = [
+    Step::Usable,
+    Step::LongLived,
+    Step::LocalPref,
+    Step::AsPathLength,
+    Step::Origin,
+    Step::Med,
+    Step::Local,
     Step::External,
     Step::InteriorCost,
     Step::Identifier,

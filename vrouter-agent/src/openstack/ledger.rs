@@ -1,0 +1,407 @@
+//! All that OpenStack has said and not taken back: plugs, attachments, and the instances that these make.
+
+mod compose;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_api::{ApiError, ErrorKind};
+use serde::{Deserialize, Serialize};
+use vrouter_types::{MacAddr, RouteTarget};
+
+use super::attachment::AttachmentKey;
+use super::{Attachment, Change, Detachment, LIMITS, Plug, PlugKind, Uuid, Write};
+use crate::event::Millis;
+
+/// What is not plugged again so long after `/syncports` goes. The incumbent's `stale_interface_cleanup_timeout`.
+pub const STALE_MILLIS: u64 = 60_000;
+/// Numbers of route distinguishers for instances: the operator's own VRFs count from 1 up, ports from 61440.
+const INSTANCE_RDS: std::ops::Range<u16> = 32_768..32_768 + INSTANCES;
+/// So many; as many behind them are for those that the operator has taken.
+const INSTANCES: u16 = 14_336;
+/// Route distinguishers of ports: this and the port's number.
+pub const FIRST_PORT_RD: u16 = 61_440;
+
+/// A VPN instance: all attachments that name it share its VRF.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// The number in its route distinguisher, and of its file.
+    pub number: u16,
+    /// The caller's name for it.
+    pub id: String,
+    /// What it imports: the last attachment's word.
+    pub import: Vec<RouteTarget>,
+    /// What its routes carry: the last attachment's word.
+    pub export: Vec<RouteTarget>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// What the disk held.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Records {
+    /// From the incumbent's directory.
+    pub plugs: Vec<Plug>,
+    /// From ours, by number.
+    pub attachments: Vec<(u32, Attachment)>,
+    /// From ours.
+    pub instances: Vec<Instance>,
+}
+
+/// What a change touches.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Touched {
+    /// What to write, in order.
+    pub writes: Vec<Write>,
+    /// Taps whose port may be another now.
+    pub taps: BTreeSet<String>,
+    /// Instances that came, went or changed.
+    pub instances: BTreeSet<String>,
+}
+
+/// All of it.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    plugs: BTreeMap<Uuid, Plug>,
+    attachments: BTreeMap<AttachmentKey, (u32, Attachment)>,
+    instances: BTreeMap<String, Instance>,
+    /// Numbers in use, for quick choosing.
+    numbers: BTreeSet<u16>,
+    next_attachment: u32,
+    /// Plugs by tap, by MAC address, and attachments by both.
+    plug_by_tap: BTreeMap<String, Uuid>,
+    plugs_by_mac: BTreeMap<MacAddr, BTreeSet<Uuid>>,
+    attached_by_tap: BTreeMap<String, BTreeSet<AttachmentKey>>,
+    attached_by_mac: BTreeMap<MacAddr, BTreeSet<AttachmentKey>>,
+    /// Plugs that `/syncports` waits for, and until when.
+    stale: BTreeSet<Uuid>,
+    stale_until: Option<Millis>,
+}
+
+fn refuse(kind: ErrorKind, message: impl Into<String>) -> ApiError {
+    ApiError::new(kind, message)
+}
+
+impl Ledger {
+    /// Takes back what the disk held. What contradicts itself is left out, the later of two wins nothing.
+    pub fn restore(records: Records) -> Ledger {
+        let mut ledger = Ledger::default();
+        for plug in records.plugs {
+            if !ledger.plug_by_tap.contains_key(&plug.interface) {
+                ledger.put_plug(plug);
+            }
+        }
+        for instance in records.instances {
+            if INSTANCE_RDS.contains(&instance.number) && ledger.numbers.insert(instance.number) {
+                ledger.instances.insert(instance.id.clone(), instance);
+            }
+        }
+        for (number, attachment) in records.attachments {
+            ledger.next_attachment = ledger.next_attachment.max(number.saturating_add(1));
+            if !ledger.instances.contains_key(&attachment.instance) {
+                ledger.make_instance(&attachment);
+            }
+            ledger.put_attachment(number, attachment);
+        }
+        let used: BTreeSet<&String> = ledger.attachments.keys().map(|key| &key.instance).collect();
+        let unused: Vec<String> = ledger.instances.keys().filter(|id| !used.contains(id)).cloned().collect();
+        for id in unused {
+            if let Some(instance) = ledger.instances.remove(&id) {
+                ledger.numbers.remove(&instance.number);
+            }
+        }
+        ledger
+    }
+
+    /// Makes the change, or says why not and is as it was.
+    pub fn change(&mut self, change: Change, now: Millis) -> Result<Touched, ApiError> {
+        let mut touched = Touched::default();
+        match change {
+            Change::Plug(plugs) => {
+                self.check_plugs(&plugs)?;
+                plugs.into_iter().for_each(|plug| self.plug(plug, &mut touched));
+            }
+            Change::Unplug(id) => self.unplug(id, &mut touched),
+            Change::UnplugInstance(instance) => {
+                let of = self.plugs.values().filter(|plug| plug.instance == instance);
+                let ids: Vec<Uuid> = of.map(|plug| plug.id).collect();
+                ids.into_iter().for_each(|id| self.unplug(id, &mut touched));
+            }
+            Change::Link { id, up } => self.link(id, up, &mut touched)?,
+            Change::Sync => {
+                self.stale = self.plugs.keys().copied().collect();
+                self.stale_until = Some(Millis(now.0.saturating_add(STALE_MILLIS)));
+            }
+            Change::Attach(attachments) => {
+                self.check_attachments(&attachments)?;
+                attachments.into_iter().for_each(|attachment| self.attach(attachment, &mut touched));
+            }
+            Change::Detach(detachments) => {
+                detachments.iter().for_each(|detachment| self.detach(detachment, &mut touched));
+            }
+        }
+        Ok(touched)
+    }
+
+    /// What `/syncports` waited for and did not come.
+    pub fn tick(&mut self, now: Millis) -> Touched {
+        let mut touched = Touched::default();
+        if self.stale_until.is_some_and(|until| until <= now) {
+            self.stale_until = None;
+            std::mem::take(&mut self.stale).into_iter().for_each(|id| self.unplug(id, &mut touched));
+        }
+        touched
+    }
+
+    fn check_plugs(&self, plugs: &[Plug]) -> Result<(), ApiError> {
+        let mut taps: BTreeMap<&str, Uuid> = BTreeMap::new();
+        for plug in plugs {
+            let known = self.plug_by_tap.get(&plug.interface).copied();
+            let other = taps.insert(&plug.interface, plug.id).or(known).filter(|other| *other != plug.id);
+            if let Some(other) = other {
+                let message = format!("interface {} already belongs to port {other}", plug.interface);
+                return Err(refuse(ErrorKind::Conflict, message));
+            }
+        }
+        let new = plugs.iter().filter(|plug| !self.plugs.contains_key(&plug.id)).count();
+        if self.plugs.len() + new > LIMITS.ports {
+            return Err(refuse(ErrorKind::Exhausted, format!("at most {} ports", LIMITS.ports)));
+        }
+        Ok(())
+    }
+
+    fn plug(&mut self, plug: Plug, touched: &mut Touched) {
+        self.stale.remove(&plug.id);
+        if self.plugs.get(&plug.id).is_none_or(|old| !old.says_the_same(&plug)) {
+            self.touch_plug(plug.id, touched);
+            self.take_plug(plug.id);
+            let id = plug.id;
+            self.put_plug(plug.clone());
+            self.touch_plug(id, touched);
+        }
+        // Also for what is known: its caller may have made the file anew, and not durably.
+        touched.writes.push(Write::Plug(Box::new(plug)));
+    }
+
+    fn unplug(&mut self, id: Uuid, touched: &mut Touched) {
+        self.touch_plug(id, touched);
+        self.take_plug(id);
+        self.stale.remove(&id);
+        // Also for what is unknown: the file may be there although it could not be read.
+        touched.writes.push(Write::ForgetPlug(id));
+    }
+
+    fn link(&mut self, id: Uuid, up: bool, touched: &mut Touched) -> Result<(), ApiError> {
+        let Some(plug) = self.plugs.get_mut(&id) else {
+            // A failure, not a 404: the incumbent's word.
+            return Err(refuse(ErrorKind::BadRequest, format!("Port Not found {id}")));
+        };
+        if plug.kind != PlugKind::Remote {
+            return Err(refuse(ErrorKind::BadRequest, format!("Incorrect Port type for {id}")));
+        }
+        plug.link_up = up;
+        touched.writes.push(Write::Plug(Box::new(plug.clone())));
+        touched.taps.insert(plug.interface.clone());
+        Ok(())
+    }
+
+    fn check_attachments(&self, attachments: &[Attachment]) -> Result<(), ApiError> {
+        let mut held: BTreeMap<(&str, vrouter_types::Prefix), MacAddr> = BTreeMap::new();
+        let mut entered: BTreeMap<&str, &str> = BTreeMap::new();
+        for attachment in attachments {
+            let prefix = attachment.prefix();
+            let known = self.holder(attachment);
+            let other = held.insert((&attachment.instance, prefix), attachment.mac).or(known);
+            if let Some(other) = other.filter(|other| prefix.is_host() && *other != attachment.mac) {
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!(
+                        "ip_address {prefix} is already that of {other} in instance {}",
+                        attachment.instance
+                    ),
+                ));
+            }
+            if !attachment.takes_packets() {
+                continue;
+            }
+            let tap = self.tap_of(&attachment.interface, attachment.mac);
+            let first = entered.insert(&attachment.interface, &attachment.instance);
+            let first = first.map(str::to_owned).or_else(|| self.entered_by(tap, attachment.mac));
+            if let Some(first) = first.filter(|first| *first != attachment.instance) {
+                return Err(refuse(
+                    ErrorKind::Conflict,
+                    format!(
+                        "packets of {tap} already enter instance {first}; attach it to {} with direction \"to-port\", \
+                         or detach it there first",
+                        attachment.instance
+                    ),
+                ));
+            }
+        }
+        let is_new = |attachment: &&Attachment| !self.attachments.contains_key(&attachment.key());
+        if self.attachments.len() + attachments.iter().filter(is_new).count() > LIMITS.ports {
+            return Err(refuse(ErrorKind::Exhausted, format!("at most {} attachments", LIMITS.ports)));
+        }
+        let names: BTreeSet<&str> =
+            attachments.iter().map(|attachment| attachment.instance.as_str()).collect();
+        let new = names.iter().filter(|name| !self.instances.contains_key(**name)).count();
+        if self.instances.len() + new > LIMITS.instances {
+            return Err(refuse(ErrorKind::Exhausted, format!("at most {} instances", LIMITS.instances)));
+        }
+        Ok(())
+    }
+
+    /// Who has the attachment's address in its instance.
+    fn holder(&self, attachment: &Attachment) -> Option<MacAddr> {
+        let (instance, prefix) = (&attachment.instance, attachment.prefix());
+        let from = |mac| AttachmentKey { instance: instance.clone(), mac, prefix };
+        // The MAC address stands between the two in the order, so all of the instance are looked at; they are few, but
+        // in one shared by a thousand ports, where the ports' own addresses say the same sooner.
+        let mut of = self.attachments.range(from(MacAddr([0; 6]))..);
+        of.by_ref()
+            .take_while(|(key, _)| key.instance == *instance)
+            .find(|(key, _)| key.prefix == prefix && key.mac != attachment.mac)
+            .map(|(key, _)| key.mac)
+    }
+
+    fn attach(&mut self, attachment: Attachment, touched: &mut Touched) {
+        let key = attachment.key();
+        if !self.instances.contains_key(&attachment.instance) {
+            self.make_instance(&attachment);
+            touched.instances.insert(attachment.instance.clone());
+        }
+        if let Some(instance) = self.instances.get_mut(&attachment.instance) {
+            let description =
+                attachment.instance_description.clone().or_else(|| instance.description.clone());
+            let differs = instance.import != attachment.import
+                || instance.export != attachment.export
+                || instance.description != description;
+            if differs || touched.instances.contains(&attachment.instance) {
+                instance.import.clone_from(&attachment.import);
+                instance.export.clone_from(&attachment.export);
+                instance.description = description;
+                touched.instances.insert(attachment.instance.clone());
+                touched.writes.push(Write::Instance(Box::new(instance.clone())));
+            }
+        }
+        let known = self.attachments.get(&key).map(|(number, known)| (*number, *known == attachment));
+        let number = match known {
+            Some((_, true)) => return,
+            Some((number, false)) => number,
+            None => {
+                self.next_attachment += 1;
+                self.next_attachment - 1
+            }
+        };
+        self.touch_attachment(&key, touched);
+        self.take_attachment(&key);
+        touched.writes.push(Write::Attachment(number, Box::new(attachment.clone())));
+        self.put_attachment(number, attachment);
+        self.touch_attachment(&key, touched);
+    }
+
+    fn detach(&mut self, detachment: &Detachment, touched: &mut Touched) {
+        let of = self.attached_by_mac.get(&detachment.mac).into_iter().flatten();
+        let keys: Vec<AttachmentKey> = of.filter(|key| detachment.means(key)).cloned().collect();
+        for key in keys {
+            self.touch_attachment(&key, touched);
+            if let Some((number, _)) = self.take_attachment(&key) {
+                touched.writes.push(Write::ForgetAttachment(number));
+            }
+            let first = AttachmentKey {
+                instance: key.instance.clone(),
+                mac: MacAddr([0; 6]),
+                prefix: vrouter_types::Prefix::host(std::net::Ipv4Addr::UNSPECIFIED.into()),
+            };
+            let next = self.attachments.range(first..).next();
+            if next.is_none_or(|(other, _)| other.instance != key.instance)
+                && let Some(instance) = self.instances.remove(&key.instance)
+            {
+                self.numbers.remove(&instance.number);
+                touched.writes.push(Write::ForgetInstance(instance.number));
+                touched.instances.insert(key.instance.clone());
+            }
+        }
+    }
+
+    fn make_instance(&mut self, attachment: &Attachment) {
+        // There are more numbers than instances may be.
+        let Some(number) = INSTANCE_RDS.clone().find(|number| !self.numbers.contains(number)) else { return };
+        self.numbers.insert(number);
+        let instance = Instance {
+            number,
+            id: attachment.instance.clone(),
+            import: attachment.import.clone(),
+            export: attachment.export.clone(),
+            description: attachment.instance_description.clone(),
+        };
+        self.instances.insert(instance.id.clone(), instance);
+    }
+
+    fn put_plug(&mut self, plug: Plug) {
+        self.plug_by_tap.insert(plug.interface.clone(), plug.id);
+        self.plugs_by_mac.entry(plug.mac).or_default().insert(plug.id);
+        self.plugs.insert(plug.id, plug);
+    }
+
+    fn take_plug(&mut self, id: Uuid) {
+        let Some(plug) = self.plugs.remove(&id) else { return };
+        self.plug_by_tap.remove(&plug.interface);
+        remove(&mut self.plugs_by_mac, plug.mac, &id);
+    }
+
+    fn put_attachment(&mut self, number: u32, attachment: Attachment) {
+        let key = attachment.key();
+        self.attached_by_tap.entry(attachment.interface.clone()).or_default().insert(key.clone());
+        self.attached_by_mac.entry(attachment.mac).or_default().insert(key.clone());
+        self.attachments.insert(key, (number, attachment));
+    }
+
+    fn take_attachment(&mut self, key: &AttachmentKey) -> Option<(u32, Attachment)> {
+        let (number, attachment) = self.attachments.remove(key)?;
+        remove(&mut self.attached_by_tap, attachment.interface.clone(), key);
+        remove(&mut self.attached_by_mac, attachment.mac, key);
+        Some((number, attachment))
+    }
+
+    /// Its tap, and those that attachments with its MAC address name.
+    fn touch_plug(&self, id: Uuid, touched: &mut Touched) {
+        let Some(plug) = self.plugs.get(&id) else { return };
+        touched.taps.insert(plug.interface.clone());
+        let same_mac = self.attached_by_mac.get(&plug.mac).into_iter().flatten();
+        let named = same_mac.filter_map(|key| self.attachments.get(key));
+        touched.taps.extend(named.map(|(_, attachment)| attachment.interface.clone()));
+    }
+
+    fn touch_attachment(&self, key: &AttachmentKey, touched: &mut Touched) {
+        if let Some((_, attachment)) = self.attachments.get(key) {
+            let tap = self.tap_of(&attachment.interface, attachment.mac).to_owned();
+            touched.taps.extend([tap, attachment.interface.clone()]);
+        }
+    }
+
+    /// The tap that an attachment is about: the one that it names, where that is plugged or nobody else has its MAC
+    /// address; else the only plug with its MAC address.
+    fn tap_of<'l>(&'l self, named: &'l str, mac: MacAddr) -> &'l str {
+        if self.plug_by_tap.contains_key(named) {
+            return named;
+        }
+        let same_mac = self.plugs_by_mac.get(&mac).filter(|plugs| plugs.len() == 1);
+        let plug = same_mac.and_then(|plugs| self.plugs.get(plugs.first()?));
+        plug.map_or(named, |plug| &plug.interface)
+    }
+}
+
+/// Takes one of many under a key.
+fn remove<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: &V) {
+    if let Some(values) = index.get_mut(&key) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

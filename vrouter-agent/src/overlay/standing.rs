@@ -1,0 +1,211 @@
+//! Where a machine is, when two nodes say that they have it: while it moves, and when machines share an address.
+//!
+//! ```text
+//!             comes, and others have the address,         nobody else has it
+//!             or nobody knows yet                          (after three seconds)
+//!   attach ──────────────────────────▶ incoming ──────────────────────────▶ ordinary ◀──┐
+//!     │       LOCAL_PREF 100, MED 200      │                LOCAL_PREF 100     │          │ another node
+//!     └───────────── shown before ──▶    shown by ARP, RARP or ND ▼  ◀─────────┘          │ says more
+//!                                              active: LOCAL_PREF 200, and more than any other ┘
+//! ```
+//! A machine under live migration is attached on both nodes. The new node's route loses until the machine shows itself
+//! there, and then wins everywhere with the next UPDATE: it says one more than the old one's, which thereupon steps back.
+//! So traffic goes one way at a time. An allowed address pair is ordinary where the machine stands by.
+//!
+//! This is for machines' own addresses and for pairs of one address. A machine whose routes carry an order for consistent
+//! hashing means to share its address with others: it is always ordinary. So are pods: theirs are nobody else's.
+
+use std::net::IpAddr;
+
+use agent_api::PortKind;
+use vrouter_types::{PortId, Prefix, VrfId};
+
+use super::{Overlay, Port, Vrf};
+use crate::event::{Effect, Millis, Standing};
+
+/// What an active route says more than an ordinary one.
+const ACTIVE: u32 = 100;
+/// The MULTI_EXIT_DISC of what has just come.
+const INCOMING_MED: u32 = 200;
+/// How long a VRF that is new may not yet know what others have.
+const PROBE: u64 = 3_000;
+/// After so long whoever was active before has stepped back, and the ordinary excess is enough.
+const CALM: u64 = 30_000;
+
+impl Port {
+    /// Whether the address may be elsewhere too.
+    fn is_contested(&self, address: IpAddr) -> bool {
+        let shares =
+            self.extras.own.get(&address).is_some_and(|own| own.hash_order.is_some_and(|order| order > 0));
+        let own =
+            self.saved.request.kind == PortKind::Tap && self.saved.addresses.contains(&address) && !shares;
+        own || self.pairs().any(|pair| pair == Prefix::host(address))
+    }
+}
+
+impl Overlay {
+    /// LOCAL_PREF and, if it differs from the VRF's, MULTI_EXIT_DISC of the route to one address of a port.
+    pub(super) fn preference(&self, port: &Port, vrf: &Vrf, address: IpAddr) -> (u32, Option<u32>) {
+        let wanted =
+            port.extras.own.get(&address).and_then(|own| own.local_pref).or(port.saved.request.local_pref);
+        let base = wanted.unwrap_or(vrf.config.policy.local_pref);
+        let med = vrf.config.policy.med;
+        match port.saved.standing.get(&address) {
+            None => (base, med),
+            Some(Standing::Incoming) => (base, Some(med.unwrap_or_default().saturating_add(INCOMING_MED))),
+            Some(Standing::Active { more }) => {
+                // What the operator or neutron asks for is told as it is, but for a draw.
+                let active = if wanted.is_some() { 0 } else { ACTIVE };
+                (base.saturating_add(active).saturating_add(*more), med)
+            }
+        }
+    }
+
+    /// The port goes into service: what is not known to be here may be elsewhere.
+    pub(super) fn stand_up(&mut self, id: PortId) {
+        let now = self.now;
+        let Some(port) = self.ports.get(&id) else { return };
+        let is_new = self
+            .vrf(port.vrf)
+            .is_some_and(|vrf| now.0 < vrf.since.0.saturating_add(PROBE) && vrf.since.0 > 0);
+        let mut standing = port.saved.standing.clone();
+        standing.retain(|address, _| port.is_contested(*address));
+        let own = port.saved.addresses.iter().filter(|address| port.is_contested(**address));
+        for address in own {
+            let shown = matches!(standing.get(address), Some(Standing::Active { .. }));
+            if !shown && (is_new || self.others(port.vrf, *address).is_some()) {
+                standing.insert(*address, Standing::Incoming);
+            }
+        }
+        let watched: Vec<IpAddr> = standing.keys().copied().collect();
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.saved.standing = standing;
+        }
+        self.watched.extend(watched.into_iter().map(|address| ((id, address), Millis(now.0 + PROBE))));
+    }
+
+    /// The most that another node says for an address.
+    fn others(&self, vrf: VrfId, address: IpAddr) -> Option<u32> {
+        let paths = self.vrf(vrf)?.imported.get(&Prefix::host(address))?;
+        paths.iter().filter(|path| !path.local).map(|path| path.local_pref).max()
+    }
+
+    /// Whether packets for a prefix of this port go to another node that has it more.
+    pub(super) fn yields(&self, vrf: &Vrf, prefix: Prefix, port: PortId) -> bool {
+        let Some(port) = self.ports.get(&port).filter(|port| port.vrf == vrf.id && prefix.is_host()) else {
+            return false;
+        };
+        if !port.is_contested(prefix.addr()) {
+            return false;
+        }
+        let Some(others) = self.others(vrf.id, prefix.addr()) else { return false };
+        let (ours, _) = self.preference(port, vrf, prefix.addr());
+        let is_incoming = port.saved.standing.get(&prefix.addr()) == Some(&Standing::Incoming);
+        others > ours || (is_incoming && others == ours)
+    }
+
+    /// A workload has shown that it has an address.
+    pub(super) fn learned(&mut self, id: PortId, address: IpAddr) -> Vec<Effect> {
+        let Some(port) = self.ports.get(&id).filter(|port| port.is_up() && port.is_contested(address)) else {
+            return Vec::new();
+        };
+        let (vrf_id, prefix) = (port.vrf, Prefix::host(address));
+        let Some(vrf) = self.vrf(vrf_id) else { return Vec::new() };
+        let others = self.others(vrf_id, address);
+        let before = port.saved.standing.get(&address).copied();
+        let mut trial = port.clone();
+        trial.saved.standing.insert(address, Standing::Active { more: 0 });
+        let (ours, _) = self.preference(&trial, vrf, address);
+        // One more than the most, where that is not less anyway.
+        let more = others.map_or(0, |others| others.saturating_add(1).saturating_sub(ours));
+        if let Some(Standing::Active { more: had }) = before
+            && had >= more
+        {
+            return Vec::new();
+        }
+        let rivals: Vec<PortId> = self.holders(vrf_id, prefix).filter(|rival| *rival != id).collect();
+        rivals.iter().for_each(|rival| self.set_standing(*rival, address, None));
+        self.set_standing(id, address, Some(Standing::Active { more }));
+        self.watched.insert((id, address), Millis(self.now.0 + CALM));
+        let mut effects = self.save_ports(rivals.into_iter().chain([id]));
+        self.settle(vrf_id, prefix);
+        effects.push(Effect::PublishFib { soon: false });
+        effects.extend(self.tell_all());
+        effects
+    }
+
+    /// Ports of this node that are active for a prefix.
+    fn holders(&self, vrf: VrfId, prefix: Prefix) -> impl Iterator<Item = PortId> {
+        let claims = self.claims.get(&(vrf, prefix)).into_iter().flatten();
+        claims.map(|(_, id)| *id).filter(move |id| {
+            let standing = self.ports.get(id).and_then(|port| port.saved.standing.get(&prefix.addr()));
+            matches!(standing, Some(Standing::Active { .. }))
+        })
+    }
+
+    /// What others say for a prefix has changed: who was active here may not be any more.
+    pub(super) fn step_back(&mut self, vrf: VrfId, prefix: Prefix) -> Vec<Effect> {
+        if !prefix.is_host() || !self.claims.contains_key(&(vrf, prefix)) {
+            return Vec::new();
+        }
+        let Some(others) = self.others(vrf, prefix.addr()) else { return Vec::new() };
+        let Some(table) = self.vrf(vrf) else { return Vec::new() };
+        let is_less = |id: &PortId| {
+            self.ports.get(id).is_some_and(|port| self.preference(port, table, prefix.addr()).0 < others)
+        };
+        let less: Vec<PortId> = self.holders(vrf, prefix).filter(is_less).collect();
+        less.iter().for_each(|id| self.set_standing(*id, prefix.addr(), None));
+        self.save_ports(less.into_iter())
+    }
+
+    fn set_standing(&mut self, id: PortId, address: IpAddr, standing: Option<Standing>) {
+        if let Some(port) = self.ports.get_mut(&id) {
+            match standing {
+                Some(standing) => port.saved.standing.insert(address, standing),
+                None => port.saved.standing.remove(&address),
+            };
+            self.untold.insert(id);
+        }
+        if standing.is_none() {
+            self.watched.remove(&(id, address));
+        }
+    }
+
+    fn save_ports(&self, ids: impl Iterator<Item = PortId>) -> Vec<Effect> {
+        let port = |id| Some(Effect::SavePort(Box::new(self.ports.get(&id)?.saved.clone())));
+        ids.filter_map(port).collect()
+    }
+
+    /// Time passed: nobody else has what came, or whoever had it has stepped back.
+    pub(super) fn look_at_standings(&mut self) -> Vec<Effect> {
+        let now = self.now;
+        let due = self.watched.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key);
+        let due: Vec<(PortId, IpAddr)> = due.collect();
+        let mut effects = Vec::new();
+        for (id, address) in due {
+            let Some(port) = self.ports.get(&id).filter(|port| port.is_up()) else {
+                self.watched.remove(&(id, address));
+                continue;
+            };
+            let (vrf, prefix) = (port.vrf, Prefix::host(address));
+            match port.saved.standing.get(&address) {
+                Some(Standing::Incoming) if self.others(vrf, address).is_some() => {
+                    self.watched.insert((id, address), Millis(now.0 + PROBE));
+                    continue;
+                }
+                Some(Standing::Incoming) => self.set_standing(id, address, None),
+                Some(Standing::Active { more: 1.. }) => {
+                    self.set_standing(id, address, Some(Standing::Active { more: 0 }));
+                    self.watched.remove(&(id, address));
+                    effects.extend(self.save_ports([id].into_iter()));
+                }
+                _ => {
+                    self.watched.remove(&(id, address));
+                    continue;
+                }
+            }
+            self.refresh(vrf, prefix);
+        }
+        effects
+    }
+}
