@@ -166,6 +166,21 @@ impl Client {
         self.call("POST", path, Some(&body))
     }
 
+    /// Puts this body in the place of whatever is at this path.
+    pub fn put<T: Serialize + ?Sized, R: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        body: &T,
+    ) -> Result<R, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|source| ProtocolError::Json { status: 0, source })?;
+        self.call("PUT", path, Some(&body))
+    }
+
+    /// Takes away what is at this path.
+    pub fn delete<R: DeserializeOwned>(&mut self, path: &str) -> Result<R, ClientError> {
+        self.call("DELETE", path, None)
+    }
+
     fn call<R: DeserializeOwned>(
         &mut self,
         method: &str,

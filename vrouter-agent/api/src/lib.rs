@@ -19,7 +19,18 @@
 //!  GET  /v1/show/tunnels                      -> Tunnels
 //!  GET  /v1/show/drops                        -> Drops
 //!  GET  /v1/show/memory                       -> Memory
+//!  GET  /v1/show/openstack                    -> OpenStack
+//!  GET  /v1/show/flows[?vrf=N&port=P&limit=L]-> Flows
+//!  GET  /v1/security-groups              -> SecurityGroups
+//!  GET  /v1/security-groups/NAME         -> SecurityGroupView
+//!  PUT  /v1/security-groups/NAME SecurityGroup -> SecurityGroupChanged   durable and in force when answered
+//!  DELETE /v1/security-groups/NAME       -> SecurityGroupChanged   unknown groups are no error
 //!  GET  /v1/capture?point=…                  -> a pcapng file, until a limit is reached or either side has had enough
+//!  GET  /v1/show/flows[?vrf=N&port=P&limit=L]-> Flows
+//!  GET  /v1/security-groups              -> SecurityGroups
+//!  GET  /v1/security-groups/NAME         -> SecurityGroupView
+//!  PUT  /v1/security-groups/NAME SecurityGroup -> SecurityGroupChanged   durable and in force when answered
+//!  DELETE /v1/security-groups/NAME       -> SecurityGroupChanged   unknown groups are no error
 //!  POST /v1/trace                TraceRequest -> TraceReply
 //!  POST /v1/reload                            -> Reloaded          a file with mistakes changes nothing
 //! ```
@@ -35,9 +46,12 @@ pub mod path;
 pub mod pcapng;
 mod port;
 pub mod sealed;
+mod security_group;
 mod show;
 mod show_agent;
 mod show_bgp;
+mod show_flows;
+mod show_openstack;
 mod vm;
 
 pub use capture::{CaptureDirection, CaptureRequest, DirectionError};
@@ -46,9 +60,12 @@ pub use error::{ApiError, ErrorKind};
 pub use port::{
     AddressPair, AttachPort, AttachedPort, DetachPort, DetachedPort, FloatingIp, PortKey, PortKind,
 };
+pub use security_group::*;
 pub use show::*;
 pub use show_agent::*;
 pub use show_bgp::*;
+pub use show_flows::*;
+pub use show_openstack::*;
 pub use vm::{Subnet, VmServices};
 
 /// Where the agent listens unless its configuration says otherwise.

@@ -158,6 +158,12 @@ pub struct PortStatus {
     pub addresses: Vec<IpAddr>,
     /// Addresses of those that the host reaches through `vrouter0`; fewer where another VRF's pod has the same.
     pub host_reachable: Vec<IpAddr>,
+    /// The security groups it is in; absent: no policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<Vec<String>>,
+    /// Addresses of other VRFs that stand for its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floating_ips: Vec<crate::FloatingIp>,
     /// `up`, or why not.
     pub state: String,
     /// Its counters.
