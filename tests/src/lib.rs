@@ -37,6 +37,7 @@ pub mod node;
 pub mod paced;
 pub mod packets;
 pub mod pod;
+pub mod podman;
 pub mod probe;
 pub mod process;
 pub mod random;
@@ -45,6 +46,7 @@ pub mod sensors;
 pub mod supervisor;
 pub mod sys;
 pub mod traffic;
+pub mod vm;
 pub mod wait;
 
 pub use bulk::transfer;
