@@ -18,7 +18,7 @@ use vrouter_types::{PortId, Prefix, VpnPrefix, VrfId};
 use super::{Overlay, Vrf};
 use crate::config::{BgpConfig, Config, NeighborConfig, PeerAddress, VrfConfig};
 use crate::event::{Answer, CallId, Effect, VrfRoute};
-use crate::ipam::AddressPool;
+use crate::openstack::ledger::Touched;
 
 /// More are not named in a refusal.
 const MAX_NAMED: usize = 10;
@@ -63,15 +63,24 @@ impl Overlay {
         if !concerned.is_empty() || self.neighbors_failure.take().is_some() {
             effects.push(Effect::SetNeighbors { concerned });
         }
-        let up = self.ports.values().filter(|port| port.is_up() && again.contains(&port.vrf));
-        effects.extend(up.flat_map(|port| self.advertised(port)).map(Effect::Originate));
+        let concerned = self.ports.values().filter(|port| again.contains(&port.vrf));
+        let concerned: Vec<PortId> = concerned.map(|port| port.saved.port).collect();
+        self.untold.extend(concerned);
+        effects.extend(self.tell_all());
+        let everything = self.everything();
+        if everything != Touched::default() {
+            effects.extend(self.follow(everything, None));
+        }
         let answer = Ok(Answer::Reloaded(Reloaded { changed, needs_restart }));
         effects.push(Effect::Answer { call, answer });
         effects
     }
 
     fn check_removed(&self, config: &Config) -> Result<(), ApiError> {
-        for vrf in self.vrfs.iter().filter(|vrf| !config.vrfs.iter().any(|new| new.name == vrf.config.name)) {
+        let stays = |vrf: &Vrf| config.vrfs.iter().any(|new| new.name == vrf.config.name);
+        for vrf in
+            self.vrfs.iter().filter(|vrf| !stays(vrf) && !self.is_of_openstack(&vrf.config.name, config))
+        {
             let ports = self.ports.values().filter(|port| port.vrf == vrf.id);
             let names: Vec<String> = ports.map(|port| port.saved.request.key.to_string()).collect();
             if names.is_empty() {
@@ -97,7 +106,10 @@ impl Overlay {
         changed: &mut Vec<String>,
         withdraw: &mut Vec<Effect>,
     ) -> Vec<VrfId> {
-        let is_gone = |vrf: &Vrf| !new.vrfs.iter().any(|config| config.name == vrf.config.name);
+        let is_gone = |vrf: &Vrf| {
+            let name = &vrf.config.name;
+            !new.vrfs.iter().any(|config| config.name == *name) && !self.is_of_openstack(name, new)
+        };
         let gone: Vec<VrfId> = self.vrfs.iter().filter(|vrf| is_gone(vrf)).map(|vrf| vrf.id).collect();
         for id in &gone {
             changed.extend(self.vrf(*id).map(|vrf| format!("VRF {} removed", vrf.config.name)));
@@ -139,6 +151,8 @@ impl Overlay {
             change(&mut vrf, config);
             vrfs.push(vrf);
         }
+        // Those of OpenStack, which follow the operator's.
+        vrfs.append(&mut old);
         self.vrfs = vrfs;
         self.reopen(&open_changed);
         self.adopt(&open_changed);
@@ -196,7 +210,7 @@ impl Overlay {
 
 fn change(vrf: &mut Vrf, config: &VrfConfig) {
     if vrf.config.pods != config.pods {
-        vrf.pool = AddressPool::new(&config.pods);
+        vrf.pool = vrf.pool.with_ranges(&config.pods);
         vrf.addresses.keys().for_each(|address| vrf.pool.taken(*address));
     }
     vrf.config = config.clone();
@@ -206,7 +220,7 @@ fn change(vrf: &mut Vrf, config: &VrfConfig) {
 fn differs(old: &VrfConfig, new: &VrfConfig) -> Difference {
     let policy = old.policy != new.policy;
     let (rd, export) = (old.rd != new.rd, old.export != new.export);
-    let host = old.host_open != new.host_open;
+    let (open, snat) = (old.host_open != new.host_open, old.snat != new.snat);
     let keys = [
         ("rd", rd),
         ("import", old.import != new.import),
@@ -215,11 +229,14 @@ fn differs(old: &VrfConfig, new: &VrfConfig) -> Difference {
         ("pods", old.pods != new.pods),
         ("namespaces", old.namespaces != new.namespaces),
         ("default", old.default != new.default),
-        ("host", host),
+        ("host", open),
+        ("snat", snat),
         ("dscp", old.dscp != new.dscp),
+        ("openstack-networks", old.openstack_networks != new.openstack_networks),
+        ("openstack-projects", old.openstack_projects != new.openstack_projects),
     ];
     let keys = keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect();
-    Difference { keys, advertise: rd || export || policy, host }
+    Difference { keys, advertise: rd || export || policy, host: open || snat }
 }
 
 fn imports(config: &Config) -> BTreeMap<&str, &Vec<vrouter_types::RouteTarget>> {

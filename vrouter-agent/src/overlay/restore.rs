@@ -7,14 +7,23 @@ use vrouter_types::{Label, PortId};
 
 use super::ports::MAX_PORTS;
 use super::state::Backoff;
-use super::{Overlay, Port, PortState};
+use super::{Overlay, Port};
 use crate::event::{Effect, Restore, SavedPort};
+use crate::openstack::Ledger;
+use crate::openstack::ledger::Touched;
 
 impl Overlay {
     /// Takes back what is on disk. Forwarding is published and interfaces are opened before anybody hears of it.
     pub(super) fn restore(&mut self, restore: Restore) -> Vec<Effect> {
         self.boot_id = restore.boot_id;
+        self.groups = restore.groups.into_iter().map(|group| (group.name.clone(), group)).collect();
+        self.restore_instances(Ledger::restore(restore.openstack));
         self.restore_routes(restore.routes, restore.stale_for);
+        for (vrf, address) in restore.rested {
+            // Nobody knows how long they have rested already.
+            let (now, vrf) = (self.now, self.vrfs.iter_mut().find(|it| it.config.name == vrf));
+            vrf.into_iter().for_each(|vrf| vrf.pool.release(address, now));
+        }
         let links: BTreeSet<String> = restore.links.into_iter().collect();
         let mut ports = restore.ports;
         ports.sort_by_key(|saved| saved.sequence);
@@ -30,11 +39,17 @@ impl Overlay {
             }
             ids.extend(self.take_back(saved, has_link));
         }
+        self.restore_extras();
         // Opening an interface takes the kernel milliseconds, so each port forwards as soon as its own is open.
         let opens: Vec<Effect> = ids.iter().filter_map(|id| self.open(*id)).collect();
         effects.push(Effect::PublishFib { soon: false });
         effects.extend(opens);
         effects.extend(ids.into_iter().flat_map(|id| self.announce(id)).collect::<Vec<_>>());
+        // What OpenStack said while the agent was away, or before it could say it all.
+        let everything = self.everything();
+        if everything != Touched::default() {
+            effects.extend(self.follow(everything, None));
+        }
         effects
     }
 
@@ -54,9 +69,8 @@ impl Overlay {
             return self.orphan(saved, why);
         };
         let taken = self.ports.contains_key(&id) || self.keys.contains_key(&key);
-        let has = |port: &&Port| {
-            port.vrf == vrf && port.prefixes().any(|prefix| prefixes(&saved).contains(&prefix))
-        };
+        let wanted = prefixes(&saved);
+        let has = |port: &&Port| port.vrf == vrf && port.prefixes().any(|prefix| wanted.contains(&prefix));
         if taken || self.ports.values().find(has).is_some() {
             return self.orphan(saved, "another port has its number, name or address".to_owned());
         }
@@ -66,7 +80,7 @@ impl Overlay {
         let why = format!("interface {} is absent", saved.request.host_interface);
         let mut retry = Backoff::default();
         retry.defer(self.now);
-        self.insert(Port { saved, vrf, state: PortState::Waiting(why), retry });
+        self.insert(Port::new(saved, vrf, why, retry));
         has_link.then_some(id)
     }
 

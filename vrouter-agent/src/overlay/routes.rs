@@ -15,6 +15,7 @@ impl Overlay {
     /// The best paths of some prefixes changed.
     pub(super) fn import(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
         self.imports_revision += 1;
+        let mut effects = Vec::new();
         for route in routes {
             let Some(vrf) = vrf_mut(&mut self.vrfs, route.vrf) else { continue };
             let remote = |path: &&VrfPath| !path.local;
@@ -32,9 +33,13 @@ impl Overlay {
             let old = old.unwrap_or_default();
             confirmed.iter().for_each(|path| self.tunnels.unlearn(path.next_hop));
             old.iter().filter(remote).for_each(|path| self.tunnels.unlearn(path.next_hop));
+            effects.extend(self.step_back(route.vrf, route.prefix));
+            self.note_leaks(route.vrf);
             self.refresh(route.vrf, route.prefix);
         }
-        vec![Effect::PublishFib { soon: true }]
+        effects.push(Effect::PublishFib { soon: true });
+        effects.extend(self.tell_all());
+        effects
     }
 
     /// Makes the prefix's route what it should be.
@@ -67,10 +72,11 @@ impl Overlay {
 
     fn wanted(&self, vrf: VrfId, prefix: Prefix) -> Option<(Protocol, Wanted)> {
         let vrf = self.vrf(vrf)?;
-        if vrf.config.host_open && prefix.is_host() && self.is_own(prefix.addr()) {
+        // Also where the host is closed to them: what leaves with the node's address must not come in that way.
+        if (vrf.config.host_open || vrf.config.snat) && prefix.is_host() && self.is_own(prefix.addr()) {
             return Some((Protocol::Connected, Wanted::Target(Target::Host)));
         }
-        if let Some(port) = vrf.locals.get(&prefix) {
+        if let Some(port) = vrf.locals.get(&prefix).filter(|port| !self.yields(vrf, prefix, **port)) {
             return Some((Protocol::Local, Wanted::Target(Target::Port(*port))));
         }
         let (protocol, paths) = match vrf.imported.get(&prefix) {

@@ -1,15 +1,17 @@
 //! The parts that the overlay is made of, as others may read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use agent_api::AttachedPort;
 use dataplane_core::{Gateway, TunnelId};
-use vrouter_types::{Encap, Label, PortId, Prefix, VrfId};
+use vrouter_types::{Encap, Label, PortId, Prefix, VpnPrefix, VrfId};
 
+use super::places::Place;
 use crate::config::VrfConfig;
-use crate::event::{Millis, SavedPort, VrfPath};
+use crate::event::{LocalRoute, Millis, SavedPort, VrfPath};
 use crate::ipam::AddressPool;
+use crate::openstack::RouteExtras;
 
 /// A VRF.
 #[derive(Debug, Clone)]
@@ -20,6 +22,8 @@ pub struct Vrf {
     pub config: VrfConfig,
     /// Changes with each change to its routes.
     pub revision: u64,
+    /// When it came.
+    pub since: Millis,
     pub(super) pool: AddressPool,
     /// Who has which address, ports that wait included.
     pub(super) addresses: BTreeMap<IpAddr, PortId>,
@@ -36,6 +40,7 @@ impl Vrf {
         Vrf {
             id,
             revision: 0,
+            since: Millis::default(),
             pool: AddressPool::new(&config.pods),
             addresses: BTreeMap::new(),
             locals: BTreeMap::new(),
@@ -66,6 +71,14 @@ pub struct Port {
     pub state: PortState,
     /// When a port that waits is tried again.
     pub(super) retry: Backoff,
+    /// What is special about its routes.
+    pub extras: RouteExtras,
+    /// Changes with each change to what forwards, but those that change the sequence.
+    pub generation: u64,
+    /// Its places in the tables of VRFs.
+    pub(super) placed: BTreeSet<Place>,
+    /// What other provider edges were told of it.
+    pub(super) told: BTreeMap<VpnPrefix, LocalRoute>,
 }
 
 /// When to try again what failed: after two seconds, then later and later, up to a minute.
@@ -97,6 +110,20 @@ impl Default for Backoff {
 }
 
 impl Port {
+    pub(super) fn new(saved: SavedPort, vrf: VrfId, why: String, retry: Backoff) -> Port {
+        let state = PortState::Waiting(why);
+        Port {
+            saved,
+            vrf,
+            state,
+            retry,
+            extras: RouteExtras::default(),
+            generation: 0,
+            placed: BTreeSet::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
     /// Whether it forwards.
     pub fn is_up(&self) -> bool {
         self.state == PortState::Up
@@ -106,6 +133,11 @@ impl Port {
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> {
         let addresses = self.saved.addresses.iter().copied().map(Prefix::host);
         addresses.chain(self.saved.request.prefixes.iter().copied())
+    }
+
+    /// What other provider edges were told of it.
+    pub fn told(&self) -> impl Iterator<Item = &LocalRoute> {
+        self.told.values()
     }
 
     /// What its maker was told.

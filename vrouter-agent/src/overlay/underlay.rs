@@ -7,7 +7,7 @@ use vrouter_types::{Encap, Prefix};
 
 use super::Overlay;
 use crate::config::{Config, UnderlaySource};
-use crate::event::{Effect, LocalRoute, Underlay};
+use crate::event::{Effect, Underlay};
 
 /// What an interface carries until we know better.
 const DEFAULT_MTU: u16 = 1500;
@@ -49,8 +49,8 @@ impl Overlay {
         }
         effects.push(Effect::PublishFib { soon: false });
         if moved {
-            let up = self.ports.values().filter(|port| port.is_up());
-            effects.extend(up.flat_map(|port| self.advertised(port)).map(Effect::Originate));
+            self.untold.extend(self.ports.keys().copied());
+            effects.extend(self.tell_all());
         }
         effects
     }
@@ -72,20 +72,6 @@ impl Overlay {
     pub(super) fn is_own(&self, address: IpAddr) -> bool {
         self.host_own.contains(&address)
             || self.underlay.as_ref().is_some_and(|underlay| underlay.address == address)
-    }
-
-    /// The routes that other provider edges hear of for this port.
-    pub(super) fn advertised(&self, port: &super::Port) -> Vec<LocalRoute> {
-        let Some(vrf) = self.vrf(port.vrf) else { return Vec::new() };
-        let route = |prefix| LocalRoute {
-            prefix: vrouter_types::VpnPrefix { rd: vrf.config.rd, prefix },
-            label: port.saved.label,
-            next_hop: self.next_hop,
-            route_targets: vrf.config.export.clone(),
-            encaps: self.encaps,
-            policy: vrf.config.policy.clone(),
-        };
-        port.prefixes().map(route).collect()
     }
 
     /// The underlay's MTU, known or assumed.

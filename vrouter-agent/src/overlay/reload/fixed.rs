@@ -18,6 +18,7 @@ pub(super) fn keep(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     note("[bgp] cluster-id", old.bgp.cluster_id != new.bgp.cluster_id);
     note("[bgp] listen", old.bgp.listen != new.bgp.listen);
     note("[bgp] max-paths", old.bgp.max_paths != new.bgp.max_paths);
+    note("[openstack]", old.openstack != new.openstack);
     note("[dataplane]", old.dataplane != new.dataplane);
     if old.bgp.router_id != new.bgp.router_id {
         // Route distinguishers may be made of it, and must not change before it does.
@@ -35,6 +36,7 @@ pub(super) fn keep(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     new.bgp.cluster_id = old.bgp.cluster_id;
     new.bgp.listen = old.bgp.listen;
     new.bgp.max_paths = old.bgp.max_paths;
+    new.openstack = old.openstack.clone();
     new.dataplane = old.dataplane.clone();
     (new, names)
 }
