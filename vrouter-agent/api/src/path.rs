@@ -44,10 +44,6 @@ pub const TUNNELS: &str = "/v1/show/tunnels";
 pub const DROPS: &str = "/v1/show/drops";
 /// GET [`crate::OpenStack`].
 pub const OPENSTACK: &str = "/v1/show/openstack";
-/// GET [`crate::Flows`]; query `vrf`, `port`, `limit`.
-pub const FLOWS: &str = "/v1/show/flows";
-/// GET [`crate::SecurityGroups`]; with `/NAME` GET, PUT and DELETE of one.
-pub const SECURITY_GROUPS: &str = "/v1/security-groups";
 /// GET a pcapng file; query as [`CaptureRequest`].
 pub const CAPTURE: &str = "/v1/capture";
 /// GET [`crate::Flows`]; query `vrf`, `port`, `limit`.
