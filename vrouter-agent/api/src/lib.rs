@@ -20,17 +20,12 @@
 //!  GET  /v1/show/drops                        -> Drops
 //!  GET  /v1/show/memory                       -> Memory
 //!  GET  /v1/show/openstack                    -> OpenStack
-//!  GET  /v1/show/flows[?vrf=N&port=P&limit=L]-> Flows
-//!  GET  /v1/security-groups              -> SecurityGroups
-//!  GET  /v1/security-groups/NAME         -> SecurityGroupView
-//!  PUT  /v1/security-groups/NAME SecurityGroup -> SecurityGroupChanged   durable and in force when answered
-//!  DELETE /v1/security-groups/NAME       -> SecurityGroupChanged   unknown groups are no error
 //!  GET  /v1/capture?point=…                  -> a pcapng file, until a limit is reached or either side has had enough
-//!  GET  /v1/show/flows[?vrf=N&port=P&limit=L]-> Flows
-//!  GET  /v1/security-groups              -> SecurityGroups
-//!  GET  /v1/security-groups/NAME         -> SecurityGroupView
+//!  GET  /v1/show/flows[?vrf&port&limit]       -> Flows             how many are told is bounded
+//!  GET  /v1/security-groups                   -> SecurityGroups
+//!  GET  /v1/security-groups/NAME              -> SecurityGroupView
 //!  PUT  /v1/security-groups/NAME SecurityGroup -> SecurityGroupChanged   durable and in force when answered
-//!  DELETE /v1/security-groups/NAME       -> SecurityGroupChanged   unknown groups are no error
+//!  DELETE /v1/security-groups/NAME            -> SecurityGroupChanged   unknown groups are no error
 //!  POST /v1/trace                TraceRequest -> TraceReply
 //!  POST /v1/reload                            -> Reloaded          a file with mistakes changes nothing
 //! ```
