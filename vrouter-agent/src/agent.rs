@@ -15,6 +15,7 @@ mod capture;
 mod learn;
 mod life;
 mod monitor;
+mod openstack;
 mod perform;
 mod reload;
 mod routes;
@@ -43,6 +44,7 @@ use crate::rates::{Rates, Sample};
 use crate::server::{Call, Reply, Request};
 use crate::service::{Manager, Store};
 use crate::state_file::{Spooled, StateDir};
+use crate::vm::Vm;
 
 /// The host's own way to workloads.
 pub const HOST_INTERFACE: &str = "vrouter0";
@@ -88,6 +90,7 @@ struct Agent {
     state: Arc<StateDir>,
     dataplane: Arc<Dataplane>,
     netlink: Netlink,
+    vm: Vm,
     bgp: Bgp,
     callers: HashMap<CallId, Caller>,
     next_call: u64,
@@ -105,6 +108,12 @@ struct Agent {
     before: life::Before,
     /// What the service manager was told last.
     told: String,
+    /// The APIs that OpenStack is served.
+    openstack: Vec<tokio::task::JoinHandle<()>>,
+    /// What the VPN API answers to /ping.
+    ping: u32,
+    /// What came of the effect before, for the overlay to go on with.
+    follow_up: Option<Event>,
 }
 
 /// The speaker starts last, but what it will say is known before.
@@ -147,6 +156,14 @@ impl Agent {
     async fn call(&mut self, call: Call) {
         let now = self.now();
         match call.request {
+            Request::PutSecurityGroup(group) => {
+                let call = self.remember(call.reply);
+                self.handle(Event::PutGroup { call, group }).await;
+            }
+            Request::DeleteSecurityGroup(name) => {
+                let call = self.remember(call.reply);
+                self.handle(Event::DeleteGroup { call, name }).await;
+            }
             Request::Attach(request) => {
                 let call = self.remember(call.reply);
                 self.handle(Event::Attach { call, request, now }).await;
@@ -160,6 +177,8 @@ impl Agent {
                 self.handle(Event::Check { call, request }).await;
             }
             Request::Reload => self.reload(call.reply).await,
+            Request::PortApi(asked) => self.port_call(asked, call.reply).await,
+            Request::VpnApi(asked) => self.vpn_call(asked, call.reply).await,
             Request::BgpClear(clear) => {
                 let _ = call.reply.send(self.clear(clear).await);
             }
@@ -221,6 +240,7 @@ impl Agent {
             let _ = tokio::task::spawn_blocking(move || state.probe()).await;
         }
         self.work_off_spool().await;
+        self.vm.advertise(&self.dataplane);
         let now = self.now();
         self.handle(Event::Tick { now }).await;
         if self.rates.is_due(now) {
@@ -262,7 +282,12 @@ impl Agent {
         debug!(?event, "event");
         let mut effects = VecDeque::from(self.overlay.apply(event));
         while let Some(effect) = effects.pop_front() {
-            let Err(error) = self.perform(&effect).await else { continue };
+            let Err(error) = self.perform(&effect).await else {
+                if let Some(event) = self.follow_up.take() {
+                    effects.extend(self.overlay.apply(event));
+                }
+                continue;
+            };
             match error.kind {
                 // A tap whose VM is not running: `show ports` says so, and it is no news.
                 ErrorKind::NotFound => debug!(effect = name(&effect), %error, "not done"),
@@ -283,6 +308,7 @@ impl Agent {
 
     fn publish(&mut self) {
         self.publish_at = None;
+        self.vm.update(&self.overlay);
         self.dataplane.publish(self.fib.build(&self.overlay));
     }
 
@@ -298,6 +324,7 @@ fn vrf_route(route: bgp_peer::VrfRoute) -> VrfRoute {
         label: path.label,
         encaps: path.encaps,
         local: path.source == bgp_peer::PathSource::Local,
+        local_pref: path.local_pref,
     };
     VrfRoute { vrf: route.vrf, prefix: route.prefix, paths: route.paths.into_iter().map(path).collect() }
 }
@@ -308,7 +335,11 @@ fn name(effect: &Effect) -> &'static str {
         Effect::SaveLabels { .. } => "save labels",
         Effect::SavePort(_) => "save port",
         Effect::ForgetPort { .. } => "forget port",
+        Effect::SaveGroup { .. } => "save security group",
+        Effect::ForgetGroup { .. } => "forget security group",
         Effect::OpenPort { .. } => "open port",
+        Effect::OpenPorts(_) => "open ports",
+        Effect::SaveAll(_) => "save",
         Effect::ClosePort(_) => "close port",
         Effect::PublishFib { .. } => "publish",
         Effect::SetUnderlay(_) => "set underlay",

@@ -6,8 +6,11 @@
 
 mod document;
 mod export;
+mod flows;
 mod neighbor;
+mod openstack;
 mod sections;
+mod vm;
 mod vrf;
 
 use std::fmt;
@@ -19,10 +22,14 @@ use vrouter_types::{Asn, Encap, Prefix, RouteDistinguisher, RouteTarget};
 
 pub use document::{ConfigError, ConfigErrors};
 pub use export::{Community, ExportPolicy, LargeCommunity};
+pub use flows::FlowConfig;
 pub use neighbor::PeerAddress;
+pub use openstack::OpenStackConfig;
 pub(crate) use sections::is_interface_name;
+pub use vm::{MetadataConfig, VmConfig};
 
 use crate::Error;
+use crate::openstack::Uuid;
 
 /// A valid configuration. The only way to make one is to parse a file, which checks all of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +48,10 @@ pub struct Config {
     pub bgp: BgpConfig,
     /// The packet workers.
     pub dataplane: DataplaneConfig,
+    /// What OpenStack speaks to.
+    pub openstack: OpenStackConfig,
+    /// What virtual machines are served.
+    pub vm: VmConfig,
     /// The VRFs. Their index is their `VrfId`.
     pub vrfs: Vec<VrfConfig>,
 }
@@ -197,6 +208,10 @@ pub struct DataplaneConfig {
     pub workers: Option<usize>,
     /// Source ports for MPLS-over-UDP.
     pub entropy_ports: u16,
+    /// What the kernel could do and is not to be asked for, by the names of [`dataplane::Offload`].
+    pub without: Vec<String>,
+    /// Flows that need memory.
+    pub flows: FlowConfig,
 }
 
 /// `[[vrf]]`.
@@ -222,4 +237,31 @@ pub struct VrfConfig {
     pub host_open: bool,
     /// The DSCP of its tunnel packets; absent: that of the inner packet.
     pub dscp: Option<u8>,
+    /// Whether its workloads reach what it has no route for with the node's address.
+    pub snat: bool,
+    /// OpenStack networks whose ports join it.
+    pub openstack_networks: Vec<Uuid>,
+    /// OpenStack projects whose ports join it, where their network is no other VRF's.
+    pub openstack_projects: Vec<Uuid>,
+}
+
+impl VrfConfig {
+    /// A VRF of which nothing else is said.
+    pub fn new(name: String, rd: RouteDistinguisher) -> VrfConfig {
+        VrfConfig {
+            name,
+            rd,
+            import: Vec::new(),
+            export: Vec::new(),
+            policy: ExportPolicy::default(),
+            pods: Vec::new(),
+            namespaces: None,
+            default: false,
+            host_open: false,
+            dscp: None,
+            snat: false,
+            openstack_networks: Vec::new(),
+            openstack_projects: Vec::new(),
+        }
+    }
 }

@@ -3,10 +3,15 @@
 //! Both derive serde: a list of events and the effects that followed is the recording of a run. Nothing in here has
 //! behaviour beyond small accessors.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::config::{Config, ExportPolicy};
-use agent_api::{ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, Reloaded};
+use crate::openstack::{Change, Records, Write};
+use agent_api::{
+    ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, PortKey, Reloaded, SecurityGroup,
+    SecurityGroupChanged,
+};
 use serde::{Deserialize, Serialize};
 use vrouter_types::{
     EncapSet, Label, MacAddr, PortId, Prefix, RouteDistinguisher, RouteTarget, VpnPrefix, VrfId,
@@ -62,6 +67,20 @@ pub enum Event {
         /// What the port was attached with.
         request: AttachPort,
     },
+    /// Somebody makes a security group, or another of it.
+    PutGroup {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What it is to be.
+        group: SecurityGroup,
+    },
+    /// Somebody takes a security group away.
+    DeleteGroup {
+        /// Who waits for the answer.
+        call: CallId,
+        /// Its name.
+        name: String,
+    },
     /// The best paths of some prefixes changed.
     Routes(Vec<VrfRoute>),
     /// Every neighbor that could has told all its routes: what the last run knew beside them is gone.
@@ -90,6 +109,24 @@ pub enum Event {
         address: IpAddr,
         /// Where it is.
         mac: MacAddr,
+        /// When.
+        now: Millis,
+    },
+    /// OpenStack has said something.
+    OpenStack {
+        /// Who waits for the answer.
+        call: CallId,
+        /// What it said.
+        change: Change,
+        /// When.
+        now: Millis,
+    },
+    /// [`Effect::OpenPorts`] has been performed.
+    Opened {
+        /// What it was.
+        underway: Underway,
+        /// Ports whose interface could not be opened, and why.
+        failed: Vec<(PortId, ApiError)>,
         /// When.
         now: Millis,
     },
@@ -124,8 +161,17 @@ pub struct Restore {
     pub boot_id: String,
     /// What the last run imported.
     pub routes: Vec<SavedVrf>,
+    /// The security groups.
+    #[serde(default)]
+    pub groups: Vec<SecurityGroup>,
     /// How long that may serve, in milliseconds.
     pub stale_for: u64,
+    /// Addresses that pods gave back lately, with the name of the VRF.
+    #[serde(default)]
+    pub rested: Vec<(String, IpAddr)>,
+    /// What OpenStack had said.
+    #[serde(default)]
+    pub openstack: Records,
 }
 
 /// What a VRF had imported, as it is on disk.
@@ -157,8 +203,48 @@ pub struct SavedPort {
     pub sequence: u64,
     /// The kernel's boot identifier when it was attached.
     pub boot_id: String,
+    /// Where the machine was, as far as that is known: by address, those of which something is known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub standing: BTreeMap<IpAddr, Standing>,
     /// What was asked for.
     pub request: AttachPort,
+}
+
+/// Whether a machine that may be on several nodes is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// It has just come, and others may have it.
+    Incoming,
+    /// It has shown itself here.
+    Active {
+        /// What its route says more than an active one does anyway.
+        more: u32,
+    },
+}
+
+/// Ports that are about to go into service together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Underway {
+    /// Who waits for the answer; `None`: nobody.
+    pub call: Option<CallId>,
+    /// The interfaces to open.
+    pub open: Vec<Opening>,
+    /// What is to be done with them, but after they are open: changes to the host's routes.
+    pub host: Vec<Effect>,
+    /// What the caller is told instead of success.
+    pub refused: Option<ApiError>,
+}
+
+/// One interface to open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opening {
+    /// The port.
+    pub port: PortId,
+    /// The host's interface.
+    pub interface: String,
+    /// The 802.1Q tag, for a sub-port.
+    pub vlan: Option<u16>,
 }
 
 /// The way to the other provider edges.
@@ -196,6 +282,14 @@ pub struct VrfPath {
     pub encaps: EncapSet,
     /// Whether it is a route of our own that another VRF of ours imports.
     pub local: bool,
+    /// LOCAL_PREF.
+    #[serde(default = "ordinary")]
+    pub local_pref: u32,
+}
+
+/// What routes of an earlier version of the file had.
+fn ordinary() -> u32 {
+    100
 }
 
 /// A route of ours for the other provider edges.
@@ -213,6 +307,9 @@ pub struct LocalRoute {
     pub encaps: EncapSet,
     /// What it carries beside.
     pub policy: ExportPolicy,
+    /// Its place among equal ones for consistent hashing; absent: not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_order: Option<u32>,
 }
 
 /// Something to do. The effects of one event are performed in order; the first that fails ends the list and comes
@@ -227,6 +324,10 @@ pub enum Effect {
     },
     /// Write the port to disk, durably.
     SavePort(Box<SavedPort>),
+    /// Write and delete all of this, durably: when it is performed, all of it is.
+    SaveAll(Vec<Write>),
+    /// Serve these interfaces. [`Event::Opened`] says which could not be.
+    OpenPorts(Underway),
     /// Delete the port's file, durably.
     ForgetPort {
         /// The port.
@@ -234,12 +335,27 @@ pub enum Effect {
         /// What its maker calls it.
         key: PortKey,
     },
+    /// Write the security group to disk, durably.
+    SaveGroup {
+        /// What it is now.
+        group: Box<SecurityGroup>,
+        /// What it was.
+        before: Option<Box<SecurityGroup>>,
+    },
+    /// Delete the security group's file, durably.
+    ForgetGroup {
+        /// What it was.
+        group: Box<SecurityGroup>,
+    },
     /// Serve the interface.
     OpenPort {
         /// The port.
         port: PortId,
         /// The host's interface.
         interface: String,
+        /// Only its frames with this VLAN tag.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vlan: Option<u16>,
     },
     /// Stop serving the interface. Cannot fail.
     ClosePort(PortId),
@@ -289,6 +405,10 @@ pub enum Answer {
     Attached(AttachedPort),
     /// To detach.
     Detached(DetachedPort),
+    /// To a change of a security group.
+    GroupChanged(SecurityGroupChanged),
     /// To a reload.
     Reloaded(Reloaded),
+    /// To OpenStack.
+    Changed,
 }

@@ -6,10 +6,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dataplane_core::fib::{Fib, Hop, HostFib, Ilm, Port, Route, RouteTable, Sources, Tunnel, Vrf};
-use vrouter_types::{PortId, VrfId};
+use dataplane_core::Snat;
+use dataplane_core::fib::{
+    Fib, Hop, HostFib, Ilm, Port, Route, RouteTable, ServiceTargets, Sources, Tunnel, Vrf,
+};
+use vrouter_types::{PortId, Prefix, VrfId};
 
 use crate::overlay::{self, Overlay, Target};
+use crate::policy::{PolicyBuilder, static_nat};
+use crate::vm::told;
 
 /// Makes one snapshot after the other.
 #[derive(Debug, Default)]
@@ -18,8 +23,12 @@ pub struct FibBuilder {
     vrfs: BTreeMap<VrfId, (u64, Arc<Vrf>)>,
     ports: BTreeMap<PortId, (u64, Arc<Port>)>,
     ports_revision: Option<u64>,
+    known_vrfs: Vec<VrfId>,
+    policies: PolicyBuilder,
     ilm: Ilm,
     host: HostFib,
+    services: ServiceTargets,
+    lease: u32,
 }
 
 impl FibBuilder {
@@ -28,18 +37,26 @@ impl FibBuilder {
         FibBuilder::default()
     }
 
+    /// From here on machines are served there, and lease addresses for so many seconds.
+    pub fn serve(&mut self, services: ServiceTargets, lease: u32) {
+        (self.services, self.lease) = (services, lease);
+    }
+
     /// What the overlay wants now.
     pub fn build(&mut self, overlay: &Overlay) -> Arc<Fib> {
         self.generation += 1;
-        if self.ports_revision != Some(overlay.ports_revision()) {
+        // Floating addresses are of VRFs that may come and go.
+        let vrfs: Vec<VrfId> = overlay.vrfs().iter().map(|vrf| vrf.id).collect();
+        if self.ports_revision != Some(overlay.ports_revision()) || self.known_vrfs != vrfs {
             self.rebuild_ports(overlay);
-            self.ports_revision = Some(overlay.ports_revision());
+            (self.ports_revision, self.known_vrfs) = (Some(overlay.ports_revision()), vrfs);
         }
         let mut fib = Fib {
             generation: self.generation,
             ilm: self.ilm.clone(),
             host: self.host.clone(),
             sources: sources(overlay),
+            services: self.services,
             ..Fib::new()
         };
         self.ports.values().for_each(|(_, port)| fib.insert_port(Arc::clone(port)));
@@ -55,11 +72,17 @@ impl FibBuilder {
     fn rebuild_ports(&mut self, overlay: &Overlay) {
         let mut old = std::mem::take(&mut self.ports);
         self.ilm = Ilm::new();
+        self.policies.build(overlay);
         for port in overlay.ports().filter(|port| port.is_up()) {
-            let (id, sequence) = (port.saved.port, port.saved.sequence);
+            // Both only ever rise.
+            let (id, sequence) = (port.saved.port, port.saved.sequence + port.generation);
+            let (policy, nat) = (self.policies.of(id), static_nat(overlay, port));
             let entry = match old.remove(&id) {
-                Some(entry) if entry.0 == sequence => entry,
-                _ => (sequence, Arc::new(fib_port(port))),
+                Some(entry) if entry.0 == sequence && entry.1.policy == policy && entry.1.nat == nat => entry,
+                _ => {
+                    let built = fib_port(port, overlay.behind(port), self.services, self.lease);
+                    (sequence, Arc::new(Port { policy, nat, ..built }))
+                }
             };
             self.ports.insert(id, entry);
             self.ilm.insert(port.saved.label, id);
@@ -84,6 +107,7 @@ impl FibBuilder {
             routes,
             host_open: vrf.config.host_open,
             dscp: vrf.config.dscp,
+            snat: vrf.config.snat.then_some(Snat::BOTH),
             ..Vrf::new(vrf.id, vrf.config.name.clone())
         });
         self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
@@ -91,17 +115,18 @@ impl FibBuilder {
     }
 }
 
-fn fib_port(port: &overlay::Port) -> Port {
+fn fib_port(port: &overlay::Port, behind: Vec<Prefix>, services: ServiceTargets, lease: u32) -> Port {
     let saved = &port.saved;
     let request = &saved.request;
     Port {
         macs: request.macs.clone(),
         addresses: saved.addresses.clone(),
-        prefixes: request.prefixes.clone(),
+        prefixes: request.prefixes.iter().copied().chain(behind).collect(),
         mtu: saved.mtu,
         allowed: request.allowed.iter().map(|pair| (pair.prefix, pair.mac)).collect(),
         dscp: request.dscp,
         vlan: request.vlan,
+        services: request.vm.as_ref().map(|vm| Arc::new(told::services(vm, services, lease))),
         ..Port::new(saved.port, port.vrf, request.mac)
     }
 }

@@ -35,13 +35,30 @@ impl Agent {
                 let port = *port;
                 self.on_disk("delete the port's file", move |state| state.forget_port(port)).await
             }
+            Effect::SaveGroup { group, .. } => {
+                let group = group.clone();
+                self.on_disk("save the security group", move |state| state.save_group(&group)).await
+            }
+            Effect::ForgetGroup { group } => {
+                let name = group.name.clone();
+                self.on_disk("delete the security group's file", move |state| state.forget_group(&name)).await
+            }
             Effect::RemoveSpooled { file } => {
                 let file = file.clone();
                 self.on_disk("delete the spooled file", move |state| state.remove_spooled(&file)).await
             }
-            Effect::OpenPort { port, interface } => {
-                let (port, interface) = (*port, interface.clone());
-                self.in_kernel(move |dataplane| dataplane.open_port(port, &interface)).await
+            Effect::SaveAll(writes) => self.save_all(writes).await,
+            Effect::OpenPorts(underway) => {
+                self.open_ports(underway).await;
+                Ok(())
+            }
+            Effect::OpenPort { port, interface, vlan } => {
+                let (port, interface, vlan) = (*port, interface.clone(), *vlan);
+                self.in_kernel(move |dataplane| match vlan {
+                    Some(vlan) => dataplane.open_sub_port(port, &interface, vlan),
+                    None => dataplane.open_port(port, &interface),
+                })
+                .await
             }
             Effect::ClosePort(port) => {
                 let port = *port;
@@ -113,7 +130,7 @@ impl Agent {
     }
 
     /// Disks are slow and SD cards slower: sessions and other callers go on meanwhile, this one waits.
-    async fn on_disk(
+    pub(super) async fn on_disk(
         &self,
         action: &'static str,
         act: impl FnOnce(&StateDir) -> std::io::Result<()> + Send + 'static,
@@ -132,7 +149,7 @@ impl Agent {
     ) -> Result<(), ApiError> {
         let dataplane = Arc::clone(&self.dataplane);
         match tokio::task::spawn_blocking(move || act(&dataplane)).await {
-            Ok(done) => done.map_err(|error| ApiError::new(kind(&error), error.to_string())),
+            Ok(done) => done.map_err(|error| port_error(&error)),
             Err(error) => Err(ApiError::new(ErrorKind::Internal, error.to_string())),
         }
     }
@@ -160,6 +177,8 @@ impl Agent {
                 info!(interface = port.host_interface.as_deref().unwrap_or_default(), "detached");
             }
             Ok(Answer::Detached(_)) => debug!("detached what was not there"),
+            Ok(Answer::GroupChanged(changed)) => info!(group = changed.name, "security group changed"),
+            Ok(Answer::Changed) => debug!("changed what OpenStack asked"),
             Ok(Answer::Reloaded(reloaded)) => {
                 info!(changed = ?reloaded.changed, needs_restart = ?reloaded.needs_restart, "reloaded");
             }
@@ -168,7 +187,9 @@ impl Agent {
         let reply = answer.clone().map(|answer| match answer {
             Answer::Attached(port) => Reply::Attached(port),
             Answer::Detached(port) => Reply::Detached(port),
+            Answer::GroupChanged(changed) => Reply::SecurityGroupChanged(changed),
             Answer::Reloaded(reloaded) => Reply::Reloaded(reloaded),
+            Answer::Changed => Reply::Changed {},
         });
         // Whoever asked may have given up; what was done stays done.
         if let Some(caller) = self.callers.remove(&call) {
@@ -194,6 +215,7 @@ pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
             .iter()
             .map(|it| community::LargeCommunity(it.0))
             .collect(),
+        hash_order: route.hash_order,
     }
 }
 
@@ -201,6 +223,11 @@ pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
 fn gateway(address: IpAddr) -> IpAddr {
     let gateway = Gateway::default();
     if address.is_ipv4() { gateway.v4.into() } else { gateway.v6.into() }
+}
+
+/// Why a port could not be opened.
+pub(super) fn port_error(error: &DataplaneError) -> ApiError {
+    ApiError::new(kind(error), error.to_string())
 }
 
 /// A disk that is full or read-only may not be so for ever: the caller tries again.

@@ -190,6 +190,7 @@ impl Agent {
             openstack,
             rested: loaded.rested,
             routes: loaded.routes.vrfs,
+            groups: self.state.load_groups(),
         };
         self.handle(Event::Restore(restore)).await;
         if self.overlay.stale_routes() > 0 {
@@ -236,7 +237,7 @@ impl Agent {
             config.listen = None;
             speaker = Speaker::spawn(config, sender);
         }
-        let speaker = speaker.map_err(|error| Error::Bgp(error.to_string()))?;
+        let speaker = speaker.map_err(|error| Error::Bgp(with_remedy(&error)))?;
         let vrfs = self.overlay.vrfs().iter();
         let imports = vrfs.map(|vrf| VrfImport { vrf: vrf.id, import: vrf.config.import.clone() }).collect();
         speaker.set_imports(imports).await;
@@ -247,6 +248,17 @@ impl Agent {
         }
         speaker.local_routes_complete().await;
         Ok(receiver)
+    }
+}
+
+fn with_remedy(error: &SpeakerError) -> String {
+    match error {
+        SpeakerError::Listen { address, source } if source.kind() == ErrorKind::PermissionDenied => format!(
+            "{error} (give the agent CAP_NET_BIND_SERVICE, or set net.ipv4.ip_unprivileged_port_start={port}, or leave \
+             `listen` out of [bgp]: then it connects only)",
+            port = address.port()
+        ),
+        _ => error.to_string(),
     }
 }
 

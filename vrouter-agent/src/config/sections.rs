@@ -9,7 +9,7 @@ use vrouter_types::{Asn, Encap};
 
 use super::document::{ConfigErrors, Document, Table};
 use super::neighbor::{self, PeerAddress};
-use super::{BgpConfig, Config, DataplaneConfig, UnderlayConfig, UnderlaySource, vrf};
+use super::{BgpConfig, Config, DataplaneConfig, FlowConfig, UnderlayConfig, UnderlaySource, vrf};
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/vrouter";
 const DEFAULT_HOLD_TIME: u16 = 90;
@@ -28,11 +28,12 @@ pub(super) fn parse(text: &str, file: &Path) -> Result<Config, ConfigErrors> {
     let underlay = underlay(&top);
     let (bgp, router_id) = bgp(&top, &underlay);
     let dataplane = dataplane(&top);
+    let (openstack, vm) = super::openstack::openstack(&top);
     let vrfs = vrf::vrfs(&top, router_id);
     top.finish();
     document.finish(file)?;
     let (name, socket, state_dir, metrics) = agent;
-    Ok(Config { name, socket, state_dir, metrics, underlay, bgp, dataplane, vrfs })
+    Ok(Config { name, socket, state_dir, metrics, underlay, bgp, dataplane, openstack, vm, vrfs })
 }
 
 fn agent(top: &Table<'_, '_>) -> (String, PathBuf, PathBuf, Option<SocketAddr>) {
@@ -175,12 +176,21 @@ fn restart(table: &Table<'_, '_>, bgp: &mut BgpConfig) {
 }
 
 fn dataplane(top: &Table<'_, '_>) -> DataplaneConfig {
-    let mut dataplane = DataplaneConfig { workers: None, entropy_ports: DEFAULT_ENTROPY_PORTS };
+    let mut dataplane = DataplaneConfig {
+        workers: None,
+        entropy_ports: DEFAULT_ENTROPY_PORTS,
+        without: Vec::new(),
+        flows: FlowConfig::default(),
+    };
     let Some(table) = top.table("dataplane", "[dataplane]") else { return dataplane };
     dataplane.workers = table.number("workers", 1..=64).and_then(|workers| usize::try_from(workers).ok());
     if let Some(ports) = table.number("entropy-ports", 1..=256) {
         dataplane.entropy_ports = u16::try_from(ports).unwrap_or(DEFAULT_ENTROPY_PORTS);
     }
+    if let Some(without) = table.parsed_list::<dataplane::Offload>("without") {
+        dataplane.without = without.iter().map(|offload| offload.get_ref().to_string()).collect();
+    }
+    dataplane.flows = super::flows::flows(&table);
     table.finish();
     dataplane
 }
@@ -206,6 +216,20 @@ pub(super) fn address(table: &Table<'_, '_>, key: &'static str) -> Option<IpAddr
         return None;
     }
     Some(address)
+}
+
+/// A list of addresses of single hosts, with their places.
+pub(super) fn addresses(table: &Table<'_, '_>, key: &'static str) -> Vec<Spanned<IpAddr>> {
+    let listed = table.parsed_list::<Spelled<IpAddr>>(key).unwrap_or_default();
+    let mut addresses = Vec::new();
+    for item in listed {
+        let (span, address) = (item.span(), item.into_inner().0);
+        if address.is_unspecified() || address.is_multicast() {
+            table.error(span.clone(), format!("{key}: {address} must be an address of one host"));
+        }
+        addresses.push(Spanned::new(span, address));
+    }
+    addresses
 }
 
 fn socket_address(table: &Table<'_, '_>, key: &'static str, like: &str) -> Option<SocketAddr> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use agent_api::{ApiError, AttachPort, ErrorKind, PortKey, PortKind};
+use agent_api::{ApiError, AttachPort, ErrorKind, PortKind};
 use dataplane_core::Gateway;
 use vrouter_types::{Prefix, VrfId};
 
@@ -67,6 +67,19 @@ impl Overlay {
         })
     }
 
+    /// The VRF that a pod of this namespace joins if it names none.
+    pub fn vrf_of_namespace(&self, namespace: &str) -> Option<&str> {
+        let admits_it = |vrf: &&Vrf| {
+            let patterns = vrf.config.namespaces.as_deref();
+            patterns.is_some_and(|patterns| admits(patterns, namespace))
+        };
+        let default = || {
+            let default = self.vrfs.iter().find(|vrf| vrf.config.default);
+            default.filter(|vrf| vrf.config.namespaces.as_ref().is_none_or(|names| admits(names, namespace)))
+        };
+        self.vrfs.iter().find(admits_it).or_else(default).map(|vrf| vrf.config.name.as_str())
+    }
+
     /// Whether the request makes sense on its own.
     pub(super) fn check_request(&self, request: &AttachPort) -> Result<(), ApiError> {
         let bad = |message: String| Err(ApiError::new(ErrorKind::BadRequest, message));
@@ -79,6 +92,9 @@ impl Overlay {
         }
         if !is_interface_name(&request.host_interface) {
             return bad(format!("{:?} is no name of an interface", request.host_interface));
+        }
+        if request.vlan.is_some_and(|vlan| request.kind != PortKind::Tap || !(1..=4094).contains(&vlan)) {
+            return bad("a sub-port is a tap's, with a VLAN tag from 1 to 4094".to_owned());
         }
         if request.mac.is_group() || request.mac.is_zero() || request.mac == Gateway::default().mac {
             return bad(format!("{} is no MAC address that a workload can have", request.mac));
@@ -114,13 +130,13 @@ impl Overlay {
     pub(super) fn check_free(&self, request: &AttachPort, vrf: VrfId) -> Result<(), ApiError> {
         let conflict = |message: String| Err(ApiError::new(ErrorKind::Conflict, message));
         let others = || self.ports.values().filter(|port| port.saved.request.key != request.key);
-        let same_interface =
-            |key: &PortKey, interface: &str| *key != request.key && interface == request.host_interface;
-        if let Some(other) =
-            others().find(|port| same_interface(&port.saved.request.key, &port.saved.request.host_interface))
-        {
-            let key = &other.saved.request.key;
-            return conflict(format!("interface {} already belongs to port {key}", request.host_interface));
+        let same_interface = |other: &AttachPort| {
+            (&other.host_interface, other.vlan) == (&request.host_interface, request.vlan)
+        };
+        if let Some(other) = others().find(|port| same_interface(&port.saved.request)) {
+            let (key, interface) = (&other.saved.request.key, &request.host_interface);
+            let tag = request.vlan.map(|vlan| format!("VLAN {vlan} of ")).unwrap_or_default();
+            return conflict(format!("{tag}interface {interface} already belongs to port {key}"));
         }
         for port in others().filter(|port| port.vrf == vrf) {
             let wanted =

@@ -1,11 +1,12 @@
 //! Ports come and go.
 
 use agent_api::{ApiError, AttachPort, DetachedPort, ErrorKind, PortKey, PortKind};
-use vrouter_types::{Label, PortId, Prefix, VpnPrefix, VrfId};
+use vrouter_types::{Label, PortId, Prefix, VrfId};
 
 use super::state::Backoff;
 use super::{Overlay, Port, PortState, vrf_mut};
 use crate::event::{Answer, CallId, Effect, SavedPort};
+use crate::openstack::RouteExtras;
 
 /// Numbers go round, so that packets in flight for a port that went never meet the next one; this many bounds the
 /// forwarding state.
@@ -32,6 +33,10 @@ impl Overlay {
             }
         }
         self.check_free(&request, vrf)?;
+        if let Some(port) = self.port_by_key(&request.key).filter(|port| port.can_become(&request, vrf)) {
+            let (id, extras) = (port.saved.port, port.extras.clone());
+            return Ok(self.attach_changed(call, id, request, extras));
+        }
         // Nothing can be refused from here on but for want of an address, a label or a number.
         let mut effects = self.remove(&request.key);
         match self.make(request, vrf) {
@@ -58,6 +63,24 @@ impl Overlay {
         if !port.is_up() {
             effects = self.bring_up(id);
         }
+        effects.push(Effect::Answer { call, answer: Ok(Answer::Attached(attached)) });
+        effects
+    }
+
+    /// The same port, of which something else is asked: it goes on with what is different.
+    fn attach_changed(
+        &mut self,
+        call: CallId,
+        id: PortId,
+        request: AttachPort,
+        extras: RouteExtras,
+    ) -> Vec<Effect> {
+        let host = self.update(id, request, extras);
+        let Some(port) = self.ports.get(&id) else { return Vec::new() };
+        let (saved, attached, is_up) = (port.saved.clone(), port.attached(), port.is_up());
+        let mut effects = vec![Effect::SavePort(Box::new(saved)), Effect::PublishFib { soon: false }];
+        effects.extend(host);
+        effects.extend(if is_up { self.tell_all() } else { self.bring_up(id) });
         effects.push(Effect::Answer { call, answer: Ok(Answer::Attached(attached)) });
         effects
     }
@@ -121,9 +144,12 @@ impl Overlay {
         effects.extend(self.take_down(id));
         self.keys.remove(key);
         let Some(port) = self.ports.remove(&id) else { return effects };
+        self.untold.remove(&id);
+        self.watched.retain(|(port, _), _| *port != id);
         if let Some(vrf) = vrf_mut(&mut self.vrfs, port.vrf) {
             port.saved.addresses.iter().for_each(|address| {
                 vrf.addresses.remove(address);
+                vrf.pool.release(*address, self.now);
             });
         }
         self.labels.release(port.saved.label, self.now);
@@ -132,7 +158,11 @@ impl Overlay {
     }
 
     /// A new port with all that is its own, but not yet in any table.
-    fn make(&mut self, request: AttachPort, vrf: VrfId) -> Result<(Port, Option<Label>), ApiError> {
+    pub(super) fn make(
+        &mut self,
+        request: AttachPort,
+        vrf: VrfId,
+    ) -> Result<(Port, Option<Label>), ApiError> {
         let exhausted = |message: String| ApiError::new(ErrorKind::Exhausted, message);
         let id = self
             .free_number()
@@ -167,11 +197,12 @@ impl Overlay {
         let (label, cursor) = self.labels.allocate(id).map_err(|error| exhausted(error.to_string()))?;
         let mtu = self.workload_mtu(request.mtu, addresses.iter().any(std::net::IpAddr::is_ipv6));
         let (sequence, boot_id) = (self.next_sequence, self.boot_id.clone());
-        let saved = SavedPort { port: id, label, vrf: name, addresses, mtu, sequence, boot_id, request };
+        let standing = std::collections::BTreeMap::new();
+        let saved =
+            SavedPort { port: id, label, vrf: name, addresses, mtu, sequence, boot_id, standing, request };
         self.next_port = (id.0 + 1) % MAX_PORTS;
         self.next_sequence += 1;
-        let state = PortState::Waiting("not yet opened".to_owned());
-        Ok((Port { saved, vrf, state, retry: Backoff::default() }, cursor))
+        Ok((Port::new(saved, vrf, "not yet opened".to_owned(), Backoff::default()), cursor))
     }
 
     /// Puts a port in the tables. It has no routes yet.
@@ -199,25 +230,19 @@ impl Overlay {
     pub(super) fn open(&mut self, id: PortId) -> Option<Effect> {
         let port = self.ports.get_mut(&id)?;
         port.state = PortState::Up;
-        let interface = port.saved.request.host_interface.clone();
-        let (vrf, prefixes) = (port.vrf, port.prefixes().collect::<Vec<_>>());
-        for prefix in prefixes {
-            if let Some(vrf) = vrf_mut(&mut self.vrfs, vrf) {
-                vrf.locals.insert(prefix, id);
-            }
-            self.refresh(vrf, prefix);
-        }
+        let (interface, vlan) = (port.saved.request.host_interface.clone(), port.saved.request.vlan);
+        self.stand_up(id);
+        self.place(id);
         self.ports_revision += 1;
-        Some(Effect::OpenPort { port: id, interface })
+        Some(Effect::OpenPort { port: id, interface, vlan })
     }
 
     /// The second half: the host and the other provider edges may use it.
     pub(super) fn announce(&mut self, id: PortId) -> Vec<Effect> {
         let Some(port) = self.ports.get(&id) else { return Vec::new() };
-        let originate: Vec<Effect> = self.advertised(port).into_iter().map(Effect::Originate).collect();
         let addresses = port.saved.addresses.clone();
         let mut effects = self.join_host(id, &addresses);
-        effects.extend(originate);
+        effects.extend(self.tell_all());
         effects
     }
 
@@ -227,29 +252,25 @@ impl Overlay {
         if !port.is_up() {
             return Vec::new();
         }
-        let (vrf, prefixes) = (port.vrf, port.prefixes().collect::<Vec<_>>());
         let addresses = port.saved.addresses.clone();
-        let rd = self.vrf(vrf).map(|vrf| vrf.config.rd);
-        let withdraw = |prefix| rd.map(|rd| Effect::Withdraw(VpnPrefix { rd, prefix }));
-        let mut effects: Vec<Effect> = prefixes.iter().copied().filter_map(withdraw).collect();
-        effects.extend(self.leave_host(id, &addresses));
-        for prefix in prefixes {
-            if let Some(vrf) = vrf_mut(&mut self.vrfs, vrf) {
-                vrf.locals.remove(&prefix);
-            }
-            self.refresh(vrf, prefix);
-        }
         if let Some(port) = self.ports.get_mut(&id) {
             port.state = PortState::Waiting("being taken down".to_owned());
         }
+        let mut effects = self.tell(id);
+        effects.extend(self.leave_host(id, &addresses));
+        self.place(id);
         self.ports_revision += 1;
         effects.extend([Effect::PublishFib { soon: false }, Effect::ClosePort(id)]);
+        // Whoever has what it had has something to tell.
+        effects.extend(self.tell_all());
         effects
     }
 
     /// An interface of the host appeared: ports that wait for it go into service.
     pub(super) fn link_added(&mut self, name: &str) -> Vec<Effect> {
-        let waits = |port: &&Port| !port.is_up() && port.saved.request.host_interface == name;
+        let waits = |port: &&Port| {
+            !port.is_up() && port.saved.request.host_interface == name && !self.is_unsaved(port.saved.port)
+        };
         let ids: Vec<PortId> = self.ports.values().filter(waits).map(|port| port.saved.port).collect();
         ids.iter().for_each(|id| self.reset_retry(*id));
         ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
@@ -285,7 +306,8 @@ impl Overlay {
 
     /// Ports that wait and whose time has come.
     pub(super) fn retry_ports(&mut self) -> Vec<Effect> {
-        let due = |port: &&Port| !port.is_up() && port.retry.is_due(self.now);
+        let due =
+            |port: &&Port| !port.is_up() && port.retry.is_due(self.now) && !self.is_unsaved(port.saved.port);
         let ids: Vec<PortId> = self.ports.values().filter(due).map(|port| port.saved.port).collect();
         ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
     }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use agent_api::{
     ApiError, AttachPort, AttachedPort, DetachPort, DetachedPort, ErrorKind, PortKey, PortKind, Reloaded,
+    SecurityGroup,
 };
 use vrouter_agent::config::Config;
 use vrouter_agent::event::{
-    Answer, CallId, Effect, Event, LocalRoute, Millis, Restore, SavedPort, SavedVrf, Underlay,
+    Answer, CallId, Effect, Event, LocalRoute, Millis, Restore, SavedPort, SavedVrf, Underlay, Underway,
 };
+use vrouter_agent::openstack::{Attachment, Change, Instance, Plug, Records, Uuid, Write};
 use vrouter_agent::overlay::Overlay;
 use vrouter_types::{Label, PortId, Prefix, RouteTarget, VpnPrefix, VrfId};
 
@@ -48,6 +50,7 @@ pub struct Node {
     pub now: u64,
     pub links: BTreeSet<String>,
     pub disk: BTreeMap<PortId, SavedPort>,
+    pub groups: BTreeMap<String, SecurityGroup>,
     pub cursor: Option<Label>,
     pub spool: BTreeSet<String>,
     /// What the last run left of its imported routes, and how long that may serve.
@@ -65,6 +68,11 @@ pub struct Node {
     /// Effects that are to fail.
     pub fail: Option<fn(&Effect) -> bool>,
     calls: u64,
+    /// What OpenStack said, as it is on disk.
+    pub plugs: BTreeMap<Uuid, Plug>,
+    pub attachments: BTreeMap<u32, Attachment>,
+    pub instances: BTreeMap<u16, Instance>,
+    follow_up: Option<Event>,
 }
 
 impl Node {
@@ -79,6 +87,7 @@ impl Node {
             now: 0,
             links: BTreeSet::new(),
             disk: BTreeMap::new(),
+            groups: BTreeMap::new(),
             cursor: None,
             spool: BTreeSet::new(),
             saved_routes: Vec::new(),
@@ -92,6 +101,10 @@ impl Node {
             log: Vec::new(),
             fail: None,
             calls: 0,
+            plugs: BTreeMap::new(),
+            attachments: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            follow_up: None,
         };
         node.restore("boot-1");
         node.log.clear();
@@ -106,10 +119,14 @@ impl Node {
             now: 0,
             links: self.links,
             disk: self.disk,
+            groups: self.groups,
             cursor: self.cursor,
             spool: self.spool,
             saved_routes: self.saved_routes,
             stale_for: self.stale_for,
+            plugs: self.plugs,
+            attachments: self.attachments,
+            instances: self.instances,
             ..fresh
         };
         let config = Config::parse(text, Path::new("agent.toml")).unwrap();
@@ -126,7 +143,14 @@ impl Node {
             links: self.links.iter().cloned().collect(),
             boot_id: boot_id.to_owned(),
             routes: self.saved_routes.clone(),
+            groups: self.groups.values().cloned().collect(),
             stale_for: self.stale_for,
+            rested: Vec::new(),
+            openstack: Records {
+                plugs: self.plugs.values().cloned().collect(),
+                attachments: self.attachments.iter().map(|(number, it)| (*number, it.clone())).collect(),
+                instances: self.instances.values().cloned().collect(),
+            },
         };
         self.handle(Event::Restore(restore));
     }
@@ -146,6 +170,9 @@ impl Node {
                 let event = Event::EffectFailed { failed: effect, error, undone: effects.into(), now };
                 round_trip(&event);
                 effects = self.overlay.apply(event).into();
+            } else if let Some(event) = self.follow_up.take() {
+                round_trip(&event);
+                effects.extend(self.overlay.apply(event));
             }
         }
     }
@@ -156,9 +183,13 @@ impl Node {
         }
         match effect.clone() {
             Effect::SaveLabels { cursor } => self.cursor = Some(cursor),
+            Effect::SaveAll(writes) => writes.into_iter().for_each(|write| self.write(write)),
+            Effect::OpenPorts(underway) => self.open_ports(underway),
+            Effect::SaveGroup { group, .. } => drop(self.groups.insert(group.name.clone(), *group)),
+            Effect::ForgetGroup { group } => drop(self.groups.remove(&group.name)),
             Effect::SavePort(saved) => drop(self.disk.insert(saved.port, *saved)),
             Effect::ForgetPort { port, .. } => drop(self.disk.remove(&port)),
-            Effect::OpenPort { port, interface } => {
+            Effect::OpenPort { port, interface, .. } => {
                 if !self.links.contains(&interface) {
                     return Err(ApiError::new(
                         ErrorKind::NotFound,
@@ -181,6 +212,43 @@ impl Node {
             Effect::RemoveSpooled { file } => drop(self.spool.remove(&file)),
         }
         Ok(())
+    }
+
+    fn write(&mut self, write: Write) {
+        match write {
+            Write::Port(saved) => drop(self.disk.insert(saved.port, *saved)),
+            Write::ForgetPort(port, _) => drop(self.disk.remove(&port)),
+            Write::Plug(plug) => drop(self.plugs.insert(plug.id, *plug)),
+            Write::ForgetPlug(id) => drop(self.plugs.remove(&id)),
+            Write::Attachment(number, it) => drop(self.attachments.insert(number, *it)),
+            Write::ForgetAttachment(number) => drop(self.attachments.remove(&number)),
+            Write::Instance(it) => drop(self.instances.insert(it.number, *it)),
+            Write::ForgetInstance(number) => drop(self.instances.remove(&number)),
+        }
+    }
+
+    fn open_ports(&mut self, underway: Underway) {
+        let mut failed = Vec::new();
+        for it in &underway.open {
+            if self.links.contains(&it.interface) {
+                self.open.insert(it.port, it.interface.clone());
+            } else {
+                let why = format!("there is no interface {}", it.interface);
+                failed.push((it.port, ApiError::new(ErrorKind::NotFound, why)));
+            }
+        }
+        self.follow_up = Some(Event::Opened { underway, failed, now: Millis(self.now) });
+    }
+
+    /// What OpenStack says, and whether it was taken.
+    pub fn openstack(&mut self, change: Change) -> Result<(), ApiError> {
+        let call = self.call();
+        self.handle(Event::OpenStack { call, change, now: Millis(self.now) });
+        match self.answers.remove(&call).expect("every call is answered") {
+            Ok(Answer::Changed) => Ok(()),
+            Ok(other) => panic!("OpenStack is answered with {other:?}"),
+            Err(error) => Err(error),
+        }
     }
 
     pub fn attach(&mut self, request: AttachPort) -> Result<AttachedPort, ApiError> {
@@ -212,6 +280,16 @@ impl Node {
         match self.answers.remove(&call).expect("every call is answered") {
             Ok(Answer::Reloaded(reloaded)) => Ok(reloaded),
             Ok(other) => panic!("reload is answered with {other:?}"),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn change_group(&mut self, event: impl FnOnce(CallId) -> Event) -> Result<bool, ApiError> {
+        let call = self.call();
+        self.handle(event(call));
+        match self.answers.remove(&call).expect("every call is answered") {
+            Ok(Answer::GroupChanged(changed)) => Ok(changed.existed),
+            Ok(other) => panic!("a group's change is answered with {other:?}"),
             Err(error) => Err(error),
         }
     }
