@@ -12,10 +12,11 @@ use std::time::Duration;
 use vrouter_types::MacAddr;
 
 use crate::echo::{connect_tcp, web_file};
-use crate::guest_image::Image;
+use crate::guest_image::{DHCP_SCRIPT, Image};
 use crate::lab::{Lab, underlay_v4};
 use crate::netns::Namespace;
 use crate::process::{Daemon, run_ok};
+use crate::vm::{Lease, read_lease};
 use crate::wait::wait_for;
 
 /// How long a guest may take to boot, on a machine with better things to do.
@@ -87,6 +88,17 @@ impl Guest {
             }
             printed.push_str(&line);
         }
+    }
+
+    /// Gets `eth0` its IPv4 address by DHCP and answers what it was told.
+    ///
+    /// # Panics
+    /// When it gets none.
+    pub fn udhcpc(&mut self) -> Lease {
+        self.run("/sbin/ip link set eth0 up");
+        let options = "-O staticroutes -O mtu -O search -O hostname";
+        self.run(&format!("udhcpc -i eth0 -f -q -n -t 10 -T 2 -s {DHCP_SCRIPT} {options}"));
+        read_lease(&self.run("cat /tmp/lease.bound"))
     }
 
     /// Gives `eth0` static addresses and default routes, as a cloud's metadata would tell it, and a web server.

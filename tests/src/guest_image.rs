@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::binaries::target_directory;
+use crate::vm::udhcpc_script;
 
 /// In the order in which they must be loaded.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 25] = [
     "virtio_ring",
     "virtio",
     "virtio_pci_modern_dev",
@@ -32,7 +33,15 @@ const MODULES: [&str; 20] = [
     "mpls_iptunnel",
     "vrf",
     "dummy",
+    "llc",
+    "stp",
+    "garp",
+    "mrp",
+    "8021q",
 ];
+
+/// Where a guest's DHCP client finds its script, which is that of [`crate::vm::Machine`] too.
+pub(crate) const DHCP_SCRIPT: &str = "/etc/udhcpc.script";
 
 /// The first program: loads the modules, says so, and serves commands on the second serial line for ever.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -81,7 +90,7 @@ impl Image {
 /// A number for what goes into the image, so that a changed image has another name.
 fn contents() -> u64 {
     let mut hasher = DefaultHasher::new();
-    (INIT, MODULES).hash(&mut hasher);
+    (INIT, MODULES, udhcpc_script("/tmp/lease")).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -111,6 +120,7 @@ fn initial_files(modules: &Path) -> io::Result<Vec<u8>> {
     }
     archive.console();
     archive.file("init", INIT.as_bytes());
+    archive.file(DHCP_SCRIPT.trim_start_matches('/'), udhcpc_script("/tmp/lease").as_bytes());
     archive.file("bin/busybox", &read("/bin/busybox", "busybox-static")?);
     archive.file("sbin/ip", &read("/usr/sbin/ip", "iproute2")?);
     for library in output(Command::new("ldd").arg("/usr/sbin/ip"))?.split_whitespace() {

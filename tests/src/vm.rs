@@ -5,6 +5,6 @@ mod machine;
 mod nova;
 mod resolver;
 
-pub use machine::{Lease, Machine};
+pub use machine::{Lease, Machine, read_lease, udhcpc_script};
 pub use nova::Nova;
 pub use resolver::Resolver;

@@ -35,6 +35,17 @@ else
 fi
 "#;
 
+/// The script of busybox's client; what it is told goes to files of this name with the event behind it.
+pub fn udhcpc_script(out: &str) -> String {
+    SCRIPT.replace("@OUT@", out)
+}
+
+/// What the script has written.
+pub fn read_lease(text: &str) -> Lease {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('\'').to_owned())).collect()
+}
+
 /// What a DHCP client was told, by udhcpc's names.
 pub type Lease = BTreeMap<String, String>;
 
@@ -97,7 +108,7 @@ impl Machine {
 
     /// The same, whatever comes of it.
     pub fn try_udhcpc(&self, options: &[&str]) -> Output {
-        let script = self.script("udhcpc", &SCRIPT.replace("@OUT@", &self.path("lease").to_string_lossy()));
+        let script = self.script("udhcpc", &udhcpc_script(&self.path("lease").to_string_lossy()));
         let mut command = Command::new("/bin/busybox");
         command.args(["udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "5", "-T", "1", "-s"]).arg(script);
         command.args(["-O", "staticroutes", "-O", "mtu", "-O", "search", "-O", "hostname"]).args(options);
@@ -108,8 +119,7 @@ impl Machine {
     pub fn told(&self, event: &str) -> Lease {
         let path = self.path("lease").with_extension(event);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.map(|(key, value)| (key.to_owned(), value.trim_matches('\'').to_owned())).collect()
+        read_lease(&text)
     }
 
     /// Runs ISC's client once, for IPv4 (`-4`) or IPv6 (`-6`), and answers the lease that it wrote. It sets the
