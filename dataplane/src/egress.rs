@@ -36,7 +36,10 @@ pub(crate) enum Target {
     Host,
     /// A place in the pool of UDP sockets.
     Udp(usize),
+    /// The same, for datagrams that the path may cut: IPv6 inside, and a path that takes less than 1280 octets of it.
+    UdpInFragments(usize),
     Gre,
+    GreInFragments,
     /// GRE past the IP stack, by the packet socket.
     Link,
 }
@@ -221,6 +224,8 @@ impl Flush<'_> {
                 Some(fd) => self.send_all(queue, fd),
                 None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
             },
+            Target::UdpInFragments(place) => self.send_in_fragments(queue, |underlay| underlay.pool(place)),
+            Target::GreInFragments => self.send_in_fragments(queue, Underlay::gre),
             Target::Link => match underlay.and_then(Underlay::link) {
                 Some(fd) => self.send_all(queue, fd),
                 None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
@@ -229,6 +234,18 @@ impl Flush<'_> {
                 Some(fd) => self.send_all(queue, fd),
                 None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
             },
+        }
+    }
+
+    fn send_in_fragments(&mut self, queue: &Queue, socket: impl FnOnce(&Underlay) -> Option<BorrowedFd<'_>>) {
+        let underlay = self.snapshot.underlay.as_deref();
+        match underlay.and_then(|underlay| socket(underlay).map(|fd| (underlay, fd))) {
+            Some((underlay, fd)) => {
+                underlay.may_fragment(fd, true);
+                self.send_all(queue, fd);
+                underlay.may_fragment(fd, false);
+            }
+            None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
         }
     }
 

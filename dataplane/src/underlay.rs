@@ -6,8 +6,9 @@
 //!  both  one raw socket, protocol 47
 //!  out   one packet socket, for GRE where the way out is Ethernet and the neighbour known
 //! ```
-//! Outer headers belong to the kernel: it routes, resolves and reassembles. It never fragments what we send: "don't
-//! fragment" is set, and what is too big for the path comes back as an error. The outer UDP checksum stays on, since
+//! Outer headers belong to the kernel: it routes, resolves and reassembles. It does not fragment what we send: "don't
+//! fragment" is set, and what is too big for the path comes back as an error. Only where the path takes less than the
+//! 1280 octets that IPv6 inside may count on, it does: while such packets are sent, the socket allows it. The outer UDP checksum stays on, since
 //! segmentation and the far end's coalescing need it; datagrams that arrive without one are accepted.
 
 use std::io;
@@ -186,6 +187,18 @@ impl Underlay {
             "underlay: no UDP coalescing, datagrams are joined across a batch".to_owned()
         });
         offloads
+    }
+
+    /// Whether what this socket sends may be fragmented, from now on. Another worker that sends by it meanwhile sends
+    /// packets that fit, and some without "don't fragment", which does no harm.
+    pub(crate) fn may_fragment(&self, fd: BorrowedFd<'_>, may: bool) {
+        let (level, name, never, always) = if self.is_v6() {
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DO, libc::IPV6_PMTUDISC_DONT)
+        } else {
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO, libc::IP_PMTUDISC_DONT)
+        };
+        // A refusal shows in what is sent: it comes back as too big.
+        let _ = sys::set_option(fd, level, name, if may { always } else { never });
     }
 
     /// The outer MTU of the path as the kernel knows it now.

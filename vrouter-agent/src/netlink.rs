@@ -17,7 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::{Stream, StreamExt};
-use netlink_packet_route::address::{AddressHeaderFlags, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressScope, CacheInfo};
 use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -73,6 +73,11 @@ pub enum NetlinkError {
         source: io::Error,
     },
 }
+
+/// What the host's IPv6 packets to workloads come from. Not fe80::1, the gateway's: to a link-local address a workload
+/// answers from its own (RFC 6724 rule 2), which is another than it was asked at. A unique local address (RFC 4193)
+/// beside those that stand for ports; nobody else is told of it, and every node has the same.
+pub const HOST_SOURCE_V6: Ipv6Addr = Ipv6Addr::new(0xfd76, 0x7274, 0, 1, 0, 0, 0, 1);
 
 /// A connection to the kernel's routing tables. Its tasks end with it.
 #[derive(Debug)]
@@ -165,6 +170,10 @@ impl Netlink {
         result.map_err(|error| kernel(format!("add {v4}/32 to {name}"), error))?;
         let result = self.add_address(index, v6.into(), 64).await;
         self.host_ipv6 = result.is_ok();
+        if self.host_ipv6 {
+            let result = self.add_address(index, HOST_SOURCE_V6.into(), 128).await;
+            result.map_err(|error| kernel(format!("add {HOST_SOURCE_V6}/128 to {name}"), error))?;
+        }
         self.lead_service_addresses(index, (v4, v6)).await?;
         if let Err(error) = result {
             warn!(interface = name, error = %to_io(error), "no IPv6 between host and workloads");
@@ -200,6 +209,12 @@ impl Netlink {
         message.header.scope = AddressScope::Link;
         if address.is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
+        }
+        if address == IpAddr::V6(HOST_SOURCE_V6) {
+            // Deprecated: a source where a route names it, and nowhere else.
+            let mut lifetimes = CacheInfo::default();
+            (lifetimes.ifa_preferred, lifetimes.ifa_valid) = (0, u32::MAX);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
         }
         match request.execute().await {
             Err(error) if is(&error, libc::EEXIST) => Ok(()),

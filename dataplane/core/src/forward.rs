@@ -273,9 +273,12 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     fn fit_port(&mut self, frame: &mut Frame<'_>, packet: &Packet, to: &Port) -> Result<(), Refusal> {
         let mtu = room(packet.is_v4(), to.mtu);
         self.fit(frame, packet, mtu)?;
-        if rewrite::packet_len(frame, packet) > usize::from(mtu) && frame.vnet().gso != Gso::None {
-            let cut = rewrite::reslice(frame, packet, mtu);
-            return if cut { Ok(()) } else { Err(Refusal::too_big(mtu)) };
+        let is_stream = matches!(frame.vnet().gso, Gso::TcpV4 | Gso::TcpV6);
+        if is_stream
+            && rewrite::packet_len(frame, packet) > usize::from(mtu)
+            && !rewrite::reslice(frame, packet, mtu)
+        {
+            return Err(Refusal::too_big(mtu));
         }
         Ok(())
     }

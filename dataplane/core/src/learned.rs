@@ -1,4 +1,5 @@
-//! What workloads show of their own addresses: a gratuitous ARP, an answer to somebody's ARP request, an advertisement.
+//! What workloads show of their own addresses: a gratuitous ARP, an answer to somebody's ARP request, an advertisement,
+//! a RARP request of a machine that has moved.
 //!
 //! Control hears of it, so that an address which several workloads may use is advertised by the one that has it. Heard
 //! is only what the port may use anyway: everything else was refused before. Bounded threefold: a place per address
@@ -8,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vrouter_types::{MacAddr, PortId};
 
+use crate::fib::Port;
 use crate::limiter::{Answer, Limiter};
 use crate::verdict::DropReason;
 
@@ -91,6 +93,18 @@ pub(crate) fn of_arp(reason: DropReason, arp: &[u8]) -> Option<(IpAddr, MacAddr)
     let &[m0, m1, m2, m3, m4, m5, a, b, c, d] = arp.get(8..18)?.first_chunk()?;
     let address = Ipv4Addr::new(a, b, c, d);
     told.then_some((address.into(), MacAddr([m0, m1, m2, m3, m4, m5])))
+}
+
+/// The MAC address that asks by RARP (RFC 903) who it is, as QEMU does for a machine that has just moved here. It says
+/// nothing of addresses: all of the port's own are where it is. `frame` begins at its Ethernet header, whose source was
+/// found to be the port's.
+pub(crate) fn of_rarp(reason: DropReason, port: &Port, frame: &[u8]) -> Option<MacAddr> {
+    /// RARP, for IPv4 over Ethernet, a request.
+    const HEAD: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let mac = |at: usize| frame.get(at..at + 6)?.first_chunk().map(|octets| MacAddr(*octets));
+    let is_request = reason == DropReason::UnknownEthertype && frame.get(12..22) == Some(&HEAD);
+    let (sender, target) = (mac(22)?, mac(32)?);
+    (is_request && sender == target && port.has_mac(sender)).then_some(sender)
 }
 
 /// The address that a neighbour advertisement shows to be the workload's, refused for this reason. `message` begins at

@@ -12,7 +12,8 @@ use crate::fib::TunnelId;
 #[must_use]
 pub enum Verdict {
     /// Put an Ethernet header in front (from the gateway's MAC to the port's) and send it to the port. An IPv4 packet
-    /// without DF may still be larger than the port's MTU: it is to be fragmented, as with [`Push::fragment`].
+    /// without DF, or a datagram of a superframe of such, may still be larger than the port's MTU: it is to be
+    /// fragmented, as with [`Push::fragment`].
     ToPort(PortId),
     /// Give it to the host as it is.
     ToHost,

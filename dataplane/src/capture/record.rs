@@ -178,7 +178,7 @@ impl Tap {
 fn ends_out(snapshot: &Snapshot, target: Target, message: &Message) -> Option<(Ends, usize)> {
     let underlay = snapshot.underlay.as_ref()?;
     let (dst, encap, ports, skip) = match (target, message.to) {
-        (Target::Udp(place), To::Address(dst, port)) => {
+        (Target::Udp(place) | Target::UdpInFragments(place), To::Address(dst, port)) => {
             (dst, Encap::MplsOverUdp, (underlay.pool_port(place), port), 0)
         }
         (_, To::Address(dst, _)) => (dst, Encap::MplsOverGre, (0, 0), gre::HEADER.len()),

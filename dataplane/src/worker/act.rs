@@ -22,6 +22,9 @@ use crate::vlan;
 
 /// The coalescer's number for the host, which is no port's.
 const HOST: u32 = u32::MAX;
+const UDP_HEADER: usize = 8;
+/// What IPv6 counts on everywhere (RFC 8200 §5).
+const MIN_V6: u16 = 1280;
 
 impl Worker {
     pub(super) fn act(&mut self, snapshot: &Snapshot, verdict: Verdict, packet: Packet) {
@@ -38,10 +41,22 @@ impl Worker {
         let Some(port) = snapshot.fib.port(id) else {
             return snapshot.drop_packets(DropReason::UnknownPort, packet.from, 1);
         };
-        if packet.vnet.gso == Gso::None && packet.range.len() > usize::from(port.mtu) {
+        if self.longest(&packet) > usize::from(port.mtu) {
             return self.fragment_to_port(snapshot, port, packet);
         }
         self.coalesce(snapshot, id.0, packet);
+    }
+
+    /// The longest packet that a port would see of a packet or a superframe of datagrams. Those of TCP were cut to fit.
+    fn longest(&self, Packet { range, vnet, .. }: &Packet) -> usize {
+        match vnet.gso {
+            Gso::None => range.len(),
+            Gso::UdpL4 if !self.is_v6(range.start) => {
+                let words = self.memory.get(range.start).map_or(5, |first| usize::from(first & 0x0f));
+                range.len().min(words * 4 + UDP_HEADER + usize::from(vnet.gso_size))
+            }
+            Gso::UdpL4 | Gso::TcpV4 | Gso::TcpV6 => 0,
+        }
     }
 
     fn coalesce(&mut self, snapshot: &Snapshot, port: u32, Packet { range, vnet, .. }: Packet) {
@@ -69,17 +84,30 @@ impl Worker {
     }
 
     fn send_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, packet: Packet) {
-        let way = match Way::of(snapshot, push) {
+        let (way, path) = match self.way(snapshot, push, self.is_v6(packet.range.start)) {
             Ok(way) => way,
             Err(reason) => return snapshot.drop_packets(reason, packet.from, 1),
         };
-        let learned = snapshot.tunnel(push.tunnel).and_then(|stats| stats.path_mtu(self.now_ms()));
-        let mtu = learned.into_iter().fold(push.mtu.min(way.mtu), u16::min);
+        // A byte stream is cut to the path; a datagram that IPv6 counts on is cut on its way.
+        let is_cut = way.in_fragments && packet.vnet.gso != Gso::TcpV6;
+        let mtu = if is_cut { MIN_V6 } else { path.min(push.mtu) };
         let segments = snapshot.underlay.as_ref().is_some_and(|underlay| underlay.segments.load(Relaxed));
         self.cut(snapshot, way.prefix(), usize::from(mtu), push.fragment, packet, |worker, pieces| {
             way.finish(&mut worker.memory, &pieces);
             worker.egress.add_slice(way.slice, segments, pieces);
         });
+    }
+
+    /// The way of a packet, and the largest inner packet that the path takes as it is.
+    fn way(&self, snapshot: &Snapshot, push: Push, v6: bool) -> Result<(Way, u16), DropReason> {
+        let way = Way::of(snapshot, push)?;
+        let learned = snapshot.tunnel(push.tunnel).and_then(|stats| stats.path_mtu(self.now_ms()));
+        let tunnel = snapshot.fib.tunnel(push.tunnel).map_or(u16::MAX, |tunnel| tunnel.mtu);
+        let path = learned.into_iter().fold(way.mtu.min(tunnel), u16::min);
+        if !v6 || path >= MIN_V6 {
+            return Ok((way, path));
+        }
+        Ok((Way::in_fragments(snapshot, push)?, path))
     }
 
     /// Cuts a packet into slices no longer than `max` behind `prefix`, and hands each to `queue`.
@@ -176,7 +204,7 @@ impl Worker {
 
     /// A reply lies among the headers already, so it is no frame to be cut: it is short enough as it is.
     fn reply_to_tunnel(&mut self, snapshot: &Snapshot, push: Push, reply: Range<usize>) {
-        let way = match Way::of(snapshot, push) {
+        let (way, _) = match self.way(snapshot, push, self.is_v6(reply.start)) {
             Ok(way) => way,
             Err(reason) => return snapshot.drop_packets(reason, None, 1),
         };
@@ -280,6 +308,8 @@ struct Way {
     len: usize,
     /// Where we write the outer headers ourselves.
     adjacency: Option<Arc<Adjacency>>,
+    /// Whether the path may cut it.
+    in_fragments: bool,
 }
 
 impl Way {
@@ -314,8 +344,25 @@ impl Way {
         Ok(way)
     }
 
+    /// The same way, by the kernel's own headers, which may be those of fragments.
+    fn in_fragments(snapshot: &Snapshot, push: Push) -> Result<Way, DropReason> {
+        let mut way = Way::of(snapshot, push)?;
+        let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
+        if tunnel.encap == Encap::MplsOverGre {
+            let to = To::Address(tunnel.remote, 0);
+            let slice =
+                TunnelSlice { target: Target::GreInFragments, to, outer: gre::HEADER.len(), ..way.slice };
+            way = Way::new(slice, &gre::HEADER);
+            way.push(&label_entry(push.label, push.tos >> 5, push.ttl));
+        } else if let Target::Udp(place) = way.slice.target {
+            way.slice.target = Target::UdpInFragments(place);
+        }
+        Ok(Way { in_fragments: true, ..way })
+    }
+
     fn new(slice: TunnelSlice, front: &[u8]) -> Way {
-        let mut way = Way { slice, mtu: u16::MAX, prefix: [0; MAX_PREFIX], len: 0, adjacency: None };
+        let (prefix, mtu, adjacency) = ([0; MAX_PREFIX], u16::MAX, None);
+        let mut way = Way { slice, mtu, prefix, len: 0, adjacency, in_fragments: false };
         way.push(front);
         way
     }

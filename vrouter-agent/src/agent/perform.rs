@@ -12,7 +12,7 @@ use tracing::{debug, info};
 use super::start::speaker_config;
 use super::{Agent, Bgp, HOST_INTERFACE, PUBLISH_DELAY};
 use crate::event::{Answer, CallId, Effect, LocalRoute};
-use crate::netlink::NetlinkError;
+use crate::netlink::{HOST_SOURCE_V6, NetlinkError};
 use crate::server::Reply;
 use crate::state_file::StateDir;
 use bgp_peer::VrfImport;
@@ -222,7 +222,7 @@ pub(super) fn local_route(route: &LocalRoute) -> bgp_peer::LocalRoute {
 /// Where the host's packets to a workload come from.
 fn gateway(address: IpAddr) -> IpAddr {
     let gateway = Gateway::default();
-    if address.is_ipv4() { gateway.v4.into() } else { gateway.v6.into() }
+    if address.is_ipv4() { gateway.v4.into() } else { HOST_SOURCE_V6.into() }
 }
 
 /// Why a port could not be opened.

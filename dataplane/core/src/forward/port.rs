@@ -29,7 +29,12 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let Some(vrf) = self.fib.vrf(port.vrf) else { return Verdict::Drop(DropReason::UnknownVrf) };
         let Link { ethertype, src, dst } = match read_ethernet(port, frame) {
             Ok(link) => link,
-            Err(reason) => return Verdict::Drop(reason),
+            Err(reason) => {
+                if let Some(mac) = learned::of_rarp(reason, port, frame.bytes()) {
+                    port.addresses.iter().for_each(|address| self.learn(id, Some((*address, mac))));
+                }
+                return Verdict::Drop(reason);
+            }
         };
         frame.pull(ETHERNET_HEADER);
         if ethertype == ETHERTYPE_ARP {

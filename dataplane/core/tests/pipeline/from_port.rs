@@ -235,13 +235,14 @@ fn a_udp_superframe_passes_while_its_datagrams_fit() {
     let mut lab = Lab::new();
     let (frame, vnet) = superframe("10.20.11.2", "10.20.12.7", 14_400, Gso::UdpL4, 1440);
     assert!(matches!(lab.frame(CITY, &frame, vnet).verdict, Verdict::ToUnderlay(_)));
-    // Larger ones are cut into fragments each, where that is allowed: a tunnel's verdict says so, a port's has no room
-    // for it.
+    // Larger ones are cut into fragments each, where that is allowed: a tunnel's verdict says so, a port's MTU for it.
     for (src, dst, dont, fragmented) in [
         ("10.20.11.2", "10.20.12.7", false, true),
         ("10.20.11.2", "10.20.12.7", true, false),
         ("fd00:20:11::2", "fd00:20:12::7", false, false),
-        ("10.20.11.2", "10.20.11.3", false, false),
+        ("10.20.11.2", "10.20.11.3", false, true),
+        ("10.20.11.2", "10.20.11.3", true, false),
+        ("fd00:20:11::2", "fd00:20:11::3", false, false),
     ] {
         let (mut frame, vnet) = superframe(src, dst, 14_410, Gso::UdpL4, 1441);
         if dont {
@@ -249,6 +250,7 @@ fn a_udp_superframe_passes_while_its_datagrams_fit() {
         }
         match lab.frame(CITY, &frame, vnet).verdict {
             Verdict::ToUnderlay(push) => assert!(push.fragment && fragmented, "{dst}"),
+            Verdict::ToPort(CITY_2) => assert!(fragmented, "{dst}"),
             Verdict::Reply(_) => {
                 assert!(!fragmented, "{dst}");
                 assert_eq!(lab.state.reply.reason(), Some(DropReason::TooBig));

@@ -435,5 +435,16 @@ fn control_hears_of_addresses_that_a_workload_shows_and_of_no_others() {
     lab.state.now_ms += 1000;
     let reply = arp(2, mac(CITY), "10.20.11.2", "169.254.1.1");
     assert_eq!(heard(&mut lab, &reply), [own("10.20.11.2")], "an answer to somebody's question");
+    lab.state.now_ms += 1000;
+    let mut rarp = arp(3, mac(CITY), "0.0.0.0", "0.0.0.0");
+    rarp[..6].fill(0xff);
+    rarp[12..14].copy_from_slice(&[0x80, 0x35]);
+    assert_eq!(heard(&mut lab, &rarp), [], "it asks about another machine");
+    rarp[32..38].copy_from_slice(&mac(CITY));
+    assert_eq!(heard(&mut lab, &rarp), ["10.20.11.2", "fd00:20:11::2"].map(own), "a machine that has moved");
+    for len in 0..rarp.len() - 4 {
+        lab.state.now_ms += 1000;
+        assert!(heard(&mut lab, &rarp[..len.min(37)]).is_empty(), "{len}");
+    }
     assert_eq!(lab.state.learned.lost(), 0);
 }
