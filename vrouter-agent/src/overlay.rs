@@ -14,31 +14,40 @@
 //! address that has moved to another provider edge must be reachable there.
 
 mod admission;
+mod advertise;
 mod failure;
+mod groups;
 mod host;
+mod openstack;
+mod places;
 mod ports;
 mod reload;
 mod restore;
 mod routes;
 mod stale;
+mod standing;
 mod state;
 mod tunnels;
 mod underlay;
+mod update;
 
 use stale::Stale;
 use state::{Backoff, vrf_mut};
 pub use state::{Port, PortState, Protocol, RouteEntry, Target, Tunnel, Vrf};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use agent_api::{PoolUse, PortKey};
+use agent_api::{PoolUse, PortKey, SecurityGroup};
 use vrouter_types::{Encap, EncapSet, Label, PortId, Prefix, VrfId};
 
 use crate::config::Config;
 use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay};
 use crate::labels::{LabelPool, LabelUse};
+use crate::openstack::ledger::Touched;
+use crate::openstack::{Ledger, Write};
+use places::Claim;
 use tunnels::Tunnels;
 
 /// All of it.
@@ -60,6 +69,8 @@ pub struct Overlay {
     keys: BTreeMap<PortKey, PortId>,
     /// Saved ports that cannot be served, and why. Their numbers and labels are not given away.
     orphans: BTreeMap<PortKey, (SavedPort, String)>,
+    /// Security groups by name.
+    groups: BTreeMap<String, SecurityGroup>,
     /// Ports that are gone but whose files could not be deleted.
     unforgotten: BTreeMap<PortId, PortKey>,
     /// The attach whose effects are being performed: what to undo if one fails.
@@ -84,6 +95,24 @@ pub struct Overlay {
     retry: Backoff,
     /// Changes with each change to ports or labels in service.
     ports_revision: u64,
+    /// What OpenStack has said.
+    ledger: Ledger,
+    /// Taps that OpenStack speaks of and that have no port, and why.
+    waiting: BTreeMap<String, String>,
+    /// What could not be written, and is tried again.
+    unsaved: Vec<Write>,
+    /// Numbers of VRFs that went, and when.
+    free_vrfs: VecDeque<(VrfId, Millis)>,
+    /// Above the revision of every VRF that went.
+    vrf_revisions: u64,
+    /// Who has a claim to a prefix of a VRF.
+    claims: BTreeMap<(VrfId, Prefix), BTreeSet<(Claim, PortId)>>,
+    /// Ports of which other provider edges may have to hear something new.
+    untold: BTreeSet<PortId>,
+    /// Addresses of which more will be known by then.
+    watched: BTreeMap<(PortId, IpAddr), Millis>,
+    /// VRFs whose routes leak through a port.
+    leaks: BTreeMap<VrfId, PortId>,
 }
 
 impl Overlay {
@@ -102,6 +131,7 @@ impl Overlay {
             ports: BTreeMap::new(),
             keys: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            groups: BTreeMap::new(),
             unforgotten: BTreeMap::new(),
             attaching: None,
             next_port: 0,
@@ -117,6 +147,15 @@ impl Overlay {
             neighbors_failure: None,
             retry: Backoff::default(),
             ports_revision: 0,
+            ledger: Ledger::default(),
+            waiting: BTreeMap::new(),
+            unsaved: Vec::new(),
+            free_vrfs: VecDeque::new(),
+            vrf_revisions: 0,
+            claims: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            leaks: BTreeMap::new(),
             config,
         }
     }
@@ -141,6 +180,8 @@ impl Overlay {
                 self.detach_spooled(file, &key)
             }
             Event::Check { call, request } => self.check(call, &request),
+            Event::PutGroup { call, group } => self.put_group(call, group),
+            Event::DeleteGroup { call, name } => self.delete_group(call, &name),
             Event::Routes(routes) => self.import(routes),
             Event::RoutesComplete => self.forget_stale(),
             Event::Reload { call, config } => self.reload(call, *config),
@@ -148,9 +189,17 @@ impl Overlay {
             Event::HostAddresses(addresses) => self.set_host_addresses(addresses),
             Event::LinkAdded(name) => self.link_added(&name),
             Event::LinkRemoved(name) => self.link_removed(&name),
-            Event::Learned { now, .. } => {
+            Event::Learned { port, address, now, .. } => {
                 self.now = now;
-                Vec::new()
+                self.learned(port, address)
+            }
+            Event::OpenStack { call, change, now } => {
+                self.now = now;
+                self.openstack(call, change)
+            }
+            Event::Opened { underway, failed, now } => {
+                self.now = now;
+                self.opened(underway, failed)
             }
             Event::EffectFailed { failed, error, undone, now } => {
                 self.now = now;
@@ -270,6 +319,9 @@ impl Overlay {
                 problems.push(format!("port {} waits: {why}", port.saved.request.key));
             }
         }
+        let waits = |(tap, why): (&String, &String)| format!("tap {tap} has no port: {why}");
+        problems.extend(self.waiting.iter().map(waits));
+        problems.extend(self.group_problems());
         let unreachable =
             |(address, why): (&IpAddr, &String)| format!("the host cannot reach {address}: {why}");
         problems.extend(self.host_failures.iter().map(unreachable));
@@ -281,16 +333,23 @@ impl Overlay {
     /// Time passed: labels rest, and what failed is tried again, later and later.
     fn tick(&mut self) -> Vec<Effect> {
         self.labels.tick(self.now);
+        self.vrfs.iter_mut().for_each(|vrf| vrf.pool.tick(self.now));
         let mut effects = self.retry_ports();
+        effects.extend(self.look_at_standings());
+        let overdue = self.ledger.tick(self.now);
+        if overdue != Touched::default() {
+            effects.extend(self.follow(overdue, None));
+        }
         if self.stale_routes() > 0 && self.stale_left() == 0 {
             effects.extend(self.forget_stale());
         }
-        if self.unforgotten.is_empty() && self.underlay_failure.is_none() {
+        if self.unforgotten.is_empty() && self.underlay_failure.is_none() && self.unsaved.is_empty() {
             self.retry = Backoff::default();
         } else if self.retry.is_due(self.now) {
             self.retry.defer(self.now);
             effects.extend(self.retry_rest());
         }
+        effects.extend(self.tell_all());
         effects
     }
 
@@ -298,6 +357,9 @@ impl Overlay {
         let unforgotten = std::mem::take(&mut self.unforgotten).into_iter();
         let mut effects: Vec<Effect> =
             unforgotten.map(|(port, key)| Effect::ForgetPort { port, key }).collect();
+        if !self.unsaved.is_empty() {
+            effects.push(Effect::SaveAll(std::mem::take(&mut self.unsaved)));
+        }
         if self.underlay_failure.take().is_some() {
             effects.push(Effect::SetUnderlay(self.underlay.as_ref().map(|underlay| underlay.address)));
         }

@@ -11,6 +11,7 @@
 mod capture;
 mod lines;
 mod metrics;
+mod openstack;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -28,9 +29,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, AttachPort, AttachedPort, BgpClear, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary,
-    CaptureRequest, DetachPort, DetachedPort, Drops, ErrorKind, Explanation, Labels, Memory, Ports, Reloaded,
-    RouteFilter, Routes, Status, TraceReply, TraceRequest, Tunnels, Vrfs,
+    ApiError, AttachPort, AttachedPort, BgpClear, CaptureRequest, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary, DetachPort,
+    DetachedPort, Drops, ErrorKind, Explanation, Flows, Labels, Memory, OpenStack, Ports, Reloaded,
+    RouteFilter, Routes, SecurityGroup, SecurityGroupChanged, SecurityGroupView, SecurityGroups, Status,
+    TraceReply, TraceRequest, Tunnels, Vrfs,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -47,11 +49,15 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 use vrouter_types::Prefix;
 
+use crate::openstack::port_api::{PortCall, PortReply};
+use crate::openstack::vpn_api::{VpnCall, VpnReply};
+
 use lines::{Payload, STREAMS};
 
 pub use capture::CaptureStream;
 pub use lines::Monitor;
 pub use metrics::serve_metrics;
+pub use openstack::{Api, serve_on as serve_openstack_on, serve_openstack};
 
 /// Connections that the kernel holds for us while all of ours are in use.
 const BACKLOG: u32 = 128;
@@ -68,7 +74,7 @@ pub struct Call {
 }
 
 /// What a caller asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Joins an interface to a VRF.
     Attach(AttachPort),
@@ -116,6 +122,23 @@ pub enum Request {
     },
     /// What takes memory.
     Memory,
+    /// Flows that need memory.
+    Flows {
+        /// Of ports of this VRF.
+        vrf: Option<String>,
+        /// Of this port: its number, or what its maker calls it.
+        port: Option<String>,
+        /// At most so many.
+        limit: Option<usize>,
+    },
+    /// All security groups.
+    SecurityGroups,
+    /// One of them.
+    SecurityGroup(String),
+    /// Makes one, or another of it.
+    PutSecurityGroup(SecurityGroup),
+    /// Takes one away.
+    DeleteSecurityGroup(String),
     /// Reads the configuration again.
     Reload,
     /// Session and route changes from now on.
@@ -124,6 +147,12 @@ pub enum Request {
     Capture(CaptureRequest),
     /// All that is counted, for Prometheus.
     Metrics,
+    /// What OpenStack has said.
+    OpenStack,
+    /// A call of the incumbent's port API.
+    PortApi(PortCall),
+    /// A call of bagpipe's VPN API.
+    VpnApi(VpnCall),
 }
 
 /// What a caller is told: one variant per type of reply. On the wire the type shows by the path alone.
@@ -149,6 +178,17 @@ pub enum Reply {
     Explanation(Explanation),
     Memory(Memory),
     Reloaded(Reloaded),
+    Flows(Flows),
+    SecurityGroups(SecurityGroups),
+    SecurityGroup(Box<SecurityGroupView>),
+    SecurityGroupChanged(SecurityGroupChanged),
+    OpenStack(OpenStack),
+    /// To a change that OpenStack asked for.
+    Changed {},
+    #[serde(skip)]
+    PortApi(PortReply),
+    #[serde(skip)]
+    VpnApi(VpnReply),
     #[serde(skip)]
     Monitor(Monitor),
     #[serde(skip)]
@@ -326,7 +366,7 @@ async fn answer(
     };
     let result = async {
         let body = collect(body, limits).await?;
-        let request = route::request(endpoint, head.uri.query().unwrap_or_default(), &body)?;
+        let request = route::request(endpoint, head.uri.path(), head.uri.query().unwrap_or_default(), &body)?;
         ask(request, calls, limits).await
     };
     Ok(match result.await {

@@ -5,11 +5,13 @@
 
 mod bgp;
 mod explain;
+mod flows;
 #[cfg(test)]
 mod tests;
 
 pub use bgp::{bgp_neighbors, bgp_problems, bgp_routes, bgp_rtc, bgp_summary, route_query, state_name};
 pub use explain::{explained_vrf, explanation};
+pub use flows::{FlowFilter, flow_table_use, flows};
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +25,7 @@ use agent_api::{
 use bgp_peer::{SpeakerSummary, State};
 use dataplane::TunnelCounters;
 use dataplane_core::fib::{Fib, TunnelId};
-use dataplane_core::{DropReason, trace};
+use dataplane_core::{DropReason, FlowUse, trace};
 use vrouter_types::{Encap, PortId, Prefix};
 
 use crate::agent::HOST_INTERFACE;
@@ -57,7 +59,7 @@ pub fn status(
 }
 
 /// `show memory`. `bgp`: what the speaker says of itself.
-pub fn memory(overlay: &Overlay, usage: Usage, bgp: Vec<MemoryPart>) -> Memory {
+pub fn memory(overlay: &Overlay, usage: Usage, bgp: Vec<MemoryPart>, flows: &FlowUse) -> Memory {
     let part = |name: &str, entries: usize| MemoryPart {
         name: name.to_owned(),
         entries: u64::try_from(entries).unwrap_or(u64::MAX),
@@ -71,6 +73,7 @@ pub fn memory(overlay: &Overlay, usage: Usage, bgp: Vec<MemoryPart>) -> Memory {
         part("FIB ports", overlay.ports().filter(|port| port.is_up()).count()),
         part("labels", overlay.labels().count()),
         part("VRFs", overlay.vrfs().len()),
+        MemoryPart { bytes: u64::try_from(flows.octets).ok(), ..part("flows", flows.flows) },
     ]);
     Memory { rss_bytes: usage.rss, rss_peak_bytes: usage.peak, parts }
 }
@@ -171,6 +174,8 @@ fn port_status(
         mac: request.mac,
         host_reachable: saved.addresses.iter().filter(reachable).copied().collect(),
         addresses: saved.addresses.clone(),
+        security_groups: request.security_groups.clone(),
+        floating_ips: request.floating_ips.clone(),
         state: match &port.state {
             PortState::Up => "up".to_owned(),
             PortState::Waiting(why) => why.clone(),

@@ -5,6 +5,8 @@
 //!  <state-dir>/labels.json          {"version":2,"cursor":80,"check":…}
 //!  <state-dir>/routes.json          {"version":2,"staleMsec":0,"vrfs":[…],"check":…}: what was imported, for a start without uplink
 //!  <state-dir>/ports/<number>.json  {"version":2,"port":3,"label":19,…,"request":{…},"check":…}
+//!  <state-dir>/security-groups/<name>.json
+//!  <state-dir>/rested.log           {"vrf":"…","address":"…"}: what pods gave back lately
 //!  <state-dir>/deletes/*.json       {"container":"…","interface":"eth0"}: written by vrouter-cni
 //! ```
 //! A file is written under another name, synchronised, renamed, and its directory synchronised: after a crash it is
@@ -16,12 +18,17 @@
 //! change is told why there is none.
 
 mod disk;
+mod groups;
 mod last_stop;
 mod lock;
+mod openstack;
+mod rested;
+mod sync;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -77,6 +84,8 @@ pub struct Loaded {
     pub label_cursor: Option<Label>,
     /// What the last run had imported.
     pub routes: SavedRoutes,
+    /// Addresses that pods gave back lately, with the name of the VRF.
+    pub rested: Vec<(String, IpAddr)>,
 }
 
 /// Imported routes.
@@ -165,6 +174,7 @@ impl StateDir {
                 loaded.label_cursor = anywhere();
             }
         }
+        loaded.rested = rested::read(&self.root.join(RESTED));
         let routes = self.root.join(ROUTES);
         if exists(&routes) {
             loaded.routes = self.read(&routes, MAX_ROUTES_FILE).unwrap_or_default();
@@ -179,6 +189,10 @@ impl StateDir {
 
     /// The port is not on disk when this returns.
     pub fn forget_port(&self, port: PortId) -> io::Result<()> {
+        if let Ok(saved) = disk::read::<SavedPort>(&self.port_file(port), MAX_FILE) {
+            // Not to be reused at once is a wish; that the port is gone is a promise.
+            let _ = rested::note(&self.root.join(RESTED), &saved.content);
+        }
         disk::remove(&self.port_file(port))
     }
 
@@ -333,6 +347,7 @@ const DRAFT: &str = "tmp";
 const PORTS: &str = "ports";
 const LABELS: &str = "labels.json";
 const ROUTES: &str = "routes.json";
+const RESTED: &str = "rested.log";
 const DELETES: &str = "deletes";
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ impl Agent {
             | Request::Detach(_)
             | Request::Check(_)
             | Request::Reload
+            | Request::PutSecurityGroup(_)
+            | Request::DeleteSecurityGroup(_)
             | Request::PortApi(_)
             | Request::VpnApi(_)
             | Request::BgpClear(_) => {
@@ -29,6 +31,9 @@ impl Agent {
                 let uptime = self.started.elapsed();
                 let mut problems = overlay.problems();
                 problems.extend(self.state.problems());
+                problems.extend(self.dataplane.masquerade_failure().map(|why| {
+                    format!("workloads of VRFs with snat = true cannot leave with the node's address: {why}")
+                }));
                 problems.extend(self.worker_problems());
                 problems.extend(show::bgp_problems(&summary.neighbors));
                 let mut status =
@@ -77,6 +82,18 @@ impl Agent {
                     |port| self.dataplane.port_drops(port),
                     |port, reason, packets| self.rates.of_port_drops((port, reason), now, packets),
                 ))
+            }
+            Request::Flows { vrf, port, limit } => {
+                let filter = show::FlowFilter { vrf, port, limit };
+                let table = show::flow_table_use(&self.config, self.dataplane.flow_use());
+                Reply::Flows(show::flows(overlay, self.dataplane.flows(), table, &filter)?)
+            }
+            Request::SecurityGroups => Reply::SecurityGroups(overlay.security_groups()),
+            Request::SecurityGroup(name) => {
+                let view = overlay.security_group_view(&name);
+                let missing =
+                    || ApiError::new(ErrorKind::NotFound, format!("there is no security group {name:?}"));
+                Reply::SecurityGroup(Box::new(view.ok_or_else(missing)?))
             }
             Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
             Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
@@ -129,7 +146,7 @@ impl Agent {
             entries: count(part.entries),
             bytes: Some(count(part.octets)),
         };
-        Ok(show::memory(&self.overlay, memory::usage(), report.parts.iter().map(part).collect()))
+        Ok(show::memory(&self.overlay, memory::usage(), report.parts.iter().map(part).collect(), &self.dataplane.flow_use()))
     }
 
     async fn metrics_page(&self) -> Result<String, ApiError> {

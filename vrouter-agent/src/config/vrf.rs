@@ -10,6 +10,7 @@ use super::VrfConfig;
 use super::document::Table;
 use super::export::export_policy;
 use super::sections::check_name;
+use crate::openstack::Uuid;
 
 /// What earlier tables said, with their lines.
 #[derive(Default)]
@@ -18,6 +19,7 @@ struct Seen {
     rds: BTreeMap<RouteDistinguisher, (String, usize)>,
     default: Option<(String, usize)>,
     pods: Vec<(usize, Prefix, usize)>,
+    openstack: BTreeMap<Uuid, (String, usize)>,
 }
 
 /// `router_id` makes the default route distinguishers; `None` where it could not be read.
@@ -51,6 +53,9 @@ fn vrf(table: &Table<'_, '_>, index: usize, router_id: Option<Ipv4Addr>) -> Opti
     let default = table.boolean("default").unwrap_or(false);
     let policy = export_policy(table);
     let dscp = table.number("dscp", 0..=63).and_then(|dscp| u8::try_from(dscp).ok());
+    let openstack_networks = super::openstack::uuids(table, "openstack-networks");
+    let openstack_projects = super::openstack::uuids(table, "openstack-projects");
+    let snat = table.boolean("snat").unwrap_or(false);
     let host_open = match table.text("host") {
         Some("open") => true,
         Some("closed") => false,
@@ -72,6 +77,9 @@ fn vrf(table: &Table<'_, '_>, index: usize, router_id: Option<Ipv4Addr>) -> Opti
         default,
         host_open,
         dscp,
+        snat,
+        openstack_networks,
+        openstack_projects,
     })
 }
 
@@ -192,6 +200,19 @@ impl Seen {
             self.default = Some((vrf.name.clone(), table.line_of("default")));
         }
         self.check_overlap(table, vrf, earlier);
+        let both = [
+            ("openstack-networks", &vrf.openstack_networks),
+            ("openstack-projects", &vrf.openstack_projects),
+        ];
+        for (key, uuid) in
+            both.into_iter().flat_map(|(key, uuids)| uuids.iter().map(move |uuid| (key, *uuid)))
+        {
+            if let Some((name, line)) = self.openstack.insert(uuid, (vrf.name.clone(), table.line_of(key))) {
+                let message =
+                    format!("{key}: {uuid} is also VRF {name:?}'s, line {line}; one VRF can have it");
+                table.error(table.span_of(key), message);
+            }
+        }
     }
 
     /// Ranges may overlap between VRFs that never meet: that is what VRFs are for. Within one VRF, and between VRFs of

@@ -1,6 +1,6 @@
 //! An effect failed: what was half done is undone, what does not depend on it goes on.
 
-use agent_api::{ApiError, AttachedPort, ErrorKind, PortKind};
+use agent_api::{ApiError, AttachedPort, ErrorKind, PortKind, SecurityGroup};
 use vrouter_types::PortId;
 
 use super::Overlay;
@@ -40,6 +40,14 @@ impl Overlay {
                     None => forget_failed(undone, &error),
                 };
             }
+            Effect::SaveGroup { group, before } => {
+                self.group_not_saved(&group.name, before.as_deref().cloned());
+                return answered(undone, &error);
+            }
+            Effect::ForgetGroup { group } => {
+                self.group_not_saved(&group.name, Some(SecurityGroup::clone(group)));
+                return answered(undone, &error);
+            }
             Effect::SetImports(_) => return answered(undone, &error),
             Effect::SetNeighbors { .. } => {
                 self.neighbors_failure = Some(error.message.clone());
@@ -47,6 +55,15 @@ impl Overlay {
             }
             // The file is read again later, and the port is gone by then.
             Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
+            Effect::SaveAll(writes) => {
+                let unforgotten = writes.iter().filter_map(|write| match write {
+                    crate::openstack::Write::ForgetPort(port, key) => Some((*port, key.clone())),
+                    _ => None,
+                });
+                self.unforgotten.extend(unforgotten);
+                return self.not_saved(writes.clone(), &error, undone);
+            }
+            Effect::OpenPorts(_) => return undone,
             Effect::SaveLabels { .. } => self.labels.not_saved(),
             Effect::OpenPort { .. } | Effect::SavePort(_) | Effect::Originate(_) => {}
         }

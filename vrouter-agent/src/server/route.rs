@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use agent_api::{ApiError, CaptureRequest, ErrorKind, RouteFilter, path};
+use agent_api::{ApiError, CaptureRequest, ErrorKind, RouteFilter, SecurityGroup, path};
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
@@ -33,6 +33,12 @@ pub(super) enum Endpoint {
     Reload,
     Monitor,
     Capture,
+    OpenStack,
+    Flows,
+    SecurityGroups,
+    SecurityGroup,
+    PutSecurityGroup,
+    DeleteSecurityGroup,
 }
 
 /// Why nothing can be asked there.
@@ -46,6 +52,14 @@ pub(super) enum Unroutable {
 
 /// Which endpoint this is.
 pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, Unroutable> {
+    if group_name(path).is_some() {
+        return match method.as_str() {
+            "GET" => Ok(Endpoint::SecurityGroup),
+            "PUT" => Ok(Endpoint::PutSecurityGroup),
+            "DELETE" => Ok(Endpoint::DeleteSecurityGroup),
+            _ => Err(Unroutable::Method("GET, PUT, DELETE")),
+        };
+    }
     let (endpoint, wanted) = match path {
         path::ATTACH => (Endpoint::Attach, "POST"),
         path::DETACH => (Endpoint::Detach, "POST"),
@@ -68,13 +82,17 @@ pub(super) fn find(method: &Method, path: &str) -> Result<Endpoint, Unroutable> 
         path::RELOAD => (Endpoint::Reload, "POST"),
         path::BGP_MONITOR => (Endpoint::Monitor, "GET"),
         path::CAPTURE => (Endpoint::Capture, "GET"),
+        path::OPENSTACK => (Endpoint::OpenStack, "GET"),
+        path::FLOWS => (Endpoint::Flows, "GET"),
+        path::SECURITY_GROUPS => (Endpoint::SecurityGroups, "GET"),
         _ => return Err(Unroutable::Path),
     };
     if method.as_str() == wanted { Ok(endpoint) } else { Err(Unroutable::Method(wanted)) }
 }
 
 /// The request that query and body make of an endpoint.
-pub(super) fn request(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Request, ApiError> {
+pub(super) fn request(endpoint: Endpoint, path: &str, query: &str, body: &[u8]) -> Result<Request, ApiError> {
+    let group = || group_name(path).unwrap_or_default().to_owned();
     let mut query = Query::read(query)?;
     let request = match endpoint {
         Endpoint::Attach => Request::Attach(json("AttachPort", body)?),
@@ -100,12 +118,38 @@ pub(super) fn request(endpoint: Endpoint, query: &str, body: &[u8]) -> Result<Re
             Request::Explain { vrf, prefix: query.take("prefix")?.ok_or_else(|| missing("prefix"))? }
         }
         Endpoint::Memory => Request::Memory,
+        Endpoint::Flows => {
+            Request::Flows { vrf: query.take("vrf")?, port: query.take("port")?, limit: query.take("limit")? }
+        }
+        Endpoint::SecurityGroups => Request::SecurityGroups,
+        Endpoint::SecurityGroup => Request::SecurityGroup(group()),
+        Endpoint::PutSecurityGroup => {
+            Request::PutSecurityGroup(named(json("SecurityGroup", body)?, group())?)
+        }
+        Endpoint::DeleteSecurityGroup => Request::DeleteSecurityGroup(group()),
         Endpoint::Reload => Request::Reload,
         Endpoint::Monitor => Request::Monitor,
         Endpoint::Capture => Request::Capture(capture(&mut query)?),
+        Endpoint::OpenStack => Request::OpenStack,
     };
     query.finish()?;
     Ok(request)
+}
+
+/// What stands behind the path of the security groups.
+fn group_name(path: &str) -> Option<&str> {
+    path.strip_prefix(path::SECURITY_GROUPS)?.strip_prefix('/')
+}
+
+/// The group with the name that its path gives it.
+fn named(group: SecurityGroup, name: String) -> Result<SecurityGroup, ApiError> {
+    if !group.name.is_empty() && group.name != name {
+        return Err(bad(format!(
+            "the path says {name:?} and the body {:?}; leave the name out there",
+            group.name
+        )));
+    }
+    Ok(SecurityGroup { name, ..group })
 }
 
 fn capture(query: &mut Query) -> Result<CaptureRequest, ApiError> {
