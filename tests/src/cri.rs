@@ -9,12 +9,15 @@
 //! needed, with their public numbers. The pod's image is made here from busybox, so nothing is fetched.
 
 mod grpc;
-mod image;
+pub(crate) mod image;
+mod layout;
+mod leftovers;
 mod messages;
+mod release;
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -23,17 +26,23 @@ use prost::Message;
 use serde_json::Value;
 
 use self::image::IMAGE;
+pub(crate) use self::leftovers::unmount_under;
+pub use self::leftovers::{cached_results, mounts_under, processes_of};
 use self::messages::*;
+pub use self::release::Release;
+use crate::echo::connect_tcp;
 use crate::netns::Namespace;
 use crate::process::{Daemon, run, run_ok};
-use crate::sys;
-use crate::wait::{PATIENCE, wait_for, wait_until};
+use crate::wait::{PATIENCE, wait_for};
 
 /// No call takes longer; a kubelet waits two minutes.
 const DEADLINE: Duration = Duration::from_secs(60);
+
 /// A containerd of its own.
 pub struct Containerd {
     directory: PathBuf,
+    namespace: Namespace,
+    release: Release,
     daemon: Daemon,
 }
 
@@ -43,6 +52,7 @@ pub struct PodSpec {
     name: String,
     kubernetes_namespace: String,
     annotations: HashMap<String, String>,
+    host_ports: Vec<(u16, u16)>,
 }
 
 /// A pod that runs. It is stopped and removed by [`Containerd::stop`] and [`Containerd::remove`], not by dropping it.
@@ -56,11 +66,13 @@ pub struct CriPod {
 impl PodSpec {
     /// A pod in the Kubernetes namespace `default`.
     pub fn new(name: &str) -> PodSpec {
-        PodSpec {
-            name: name.to_owned(),
-            kubernetes_namespace: "default".to_owned(),
-            annotations: HashMap::new(),
-        }
+        PodSpec { name: name.to_owned(), kubernetes_namespace: "default".to_owned(), ..PodSpec::default() }
+    }
+
+    /// Asks for a TCP port of the host that leads to one of the pod.
+    pub fn host_port(mut self, host: u16, pod: u16) -> PodSpec {
+        self.host_ports.push((host, pod));
+        self
     }
 
     /// Adds an annotation.
@@ -76,6 +88,10 @@ impl PodSpec {
     }
 
     fn to_config(&self) -> PodSandboxConfig {
+        let mapping = |(host, pod): &(u16, u16)| PortMapping {
+            container_port: i32::from(*pod),
+            host_port: i32::from(*host),
+        };
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: self.name.clone(),
@@ -84,6 +100,12 @@ impl PodSpec {
                 attempt: 0,
             }),
             hostname: self.name.clone(),
+            // As a kubelet always says.
+            dns: Some(DnsConfig {
+                servers: vec!["10.43.0.10".to_owned()],
+                searches: vec!["svc.local".to_owned()],
+            }),
+            port_mappings: self.host_ports.iter().map(mapping).collect(),
             annotations: self.annotations.clone(),
             linux: Some(LinuxPodSandboxConfig { cgroup_parent: String::new() }),
         }
@@ -97,25 +119,47 @@ impl Containerd {
     /// # Panics
     /// When containerd, runc, busybox or the reference plugins are not installed, or when it does not come up.
     pub fn start(
+        release: &Release,
         namespace: &Namespace,
         directory: &Path,
         conflist: &Value,
         plugins: &[PathBuf],
     ) -> Containerd {
-        for program in ["/usr/bin/containerd", "/usr/sbin/runc", "/bin/busybox", "/usr/lib/cni/loopback"] {
+        let containerd = release.program("containerd");
+        for program in [
+            containerd.as_path(),
+            "/usr/sbin/runc".as_ref(),
+            "/bin/busybox".as_ref(),
+            "/usr/lib/cni/loopback".as_ref(),
+        ] {
             let advice = "install containerd, runc, busybox-static and containernetworking-plugins";
-            assert!(Path::new(program).exists(), "no {program}: {advice}");
+            assert!(program.exists(), "no {}: {advice}", program.display());
         }
-        lay_out(directory, conflist, plugins).unwrap_or_else(|error| panic!("lay out containerd: {error}"));
-        let mut command = Command::new("/usr/bin/containerd");
-        command.arg("-c").arg(directory.join("config.toml"));
-        let daemon = Daemon::start(namespace, "containerd", command, &directory.join("log"));
-        let containerd = Containerd { directory: directory.to_owned(), daemon };
+        layout::lay_out(release, directory, conflist, plugins)
+            .unwrap_or_else(|error| panic!("lay out containerd: {error}"));
+        let daemon = run_daemon(release, namespace, directory);
+        let containerd = Containerd {
+            directory: directory.to_owned(),
+            namespace: namespace.clone(),
+            release: release.clone(),
+            daemon,
+        };
         wait_for("containerd to serve CRI", PATIENCE, || containerd.version());
         let image = image::make(directory);
         let mut import = containerd.ctr();
         run_ok(namespace, import.args(["-n", "k8s.io", "images", "import"]).arg(image));
         containerd
+    }
+
+    /// Ends it the way a crash does. Pods and their shims stay, and so does a CNI plugin that is at work.
+    pub fn kill9(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// Starts it again on what it left, and waits until it serves.
+    pub fn restart(&mut self) {
+        self.daemon = run_daemon(&self.release, &self.namespace, &self.directory);
+        wait_for("containerd to serve CRI again", PATIENCE, || self.version());
     }
 
     /// Its name and version.
@@ -137,8 +181,13 @@ impl Containerd {
 
     /// RunPodSandbox; else what the kubelet would show.
     pub fn run_pod(&self, spec: &PodSpec) -> Result<CriPod, String> {
+        self.run_pod_within(spec, DEADLINE)
+    }
+
+    /// RunPodSandbox with a deadline, which containerd is told as a kubelet tells it.
+    pub fn run_pod_within(&self, spec: &PodSpec, deadline: Duration) -> Result<CriPod, String> {
         let request = RunPodSandboxRequest { config: Some(spec.to_config()) };
-        let reply: RunPodSandboxResponse = self.call("RunPodSandbox", &request)?;
+        let reply: RunPodSandboxResponse = self.call_within("RunPodSandbox", &request, deadline)?;
         Ok(CriPod { id: reply.pod_sandbox_id, spec: spec.clone() })
     }
 
@@ -148,6 +197,11 @@ impl Containerd {
         let network = reply.status.unwrap_or_default().network.unwrap_or_default();
         let further = network.additional_ips.into_iter().map(|ip| ip.ip);
         Ok(std::iter::once(network.ip).filter(|ip| !ip.is_empty()).chain(further).collect())
+    }
+
+    /// A pod that [`Containerd::pods`] named, for stopping and removing it.
+    pub fn pod_of(&self, id: &str) -> CriPod {
+        CriPod { id: id.to_owned(), spec: PodSpec::default() }
     }
 
     /// ListPodSandbox: the IDs of all pods.
@@ -213,20 +267,30 @@ impl Containerd {
     }
 
     fn ctr(&self) -> Command {
-        let mut command = Command::new("/usr/bin/ctr");
+        let mut command = Command::new(self.release.program("ctr"));
         command.arg("-a").arg(self.socket());
         command
     }
 
     /// One unary call of the runtime service.
     fn call<Q: Message, R: Message + Default>(&self, method: &str, request: &Q) -> Result<R, String> {
+        self.call_within(method, request, DEADLINE)
+    }
+
+    fn call_within<Q: Message, R: Message + Default>(
+        &self,
+        method: &str,
+        request: &Q,
+        deadline: Duration,
+    ) -> Result<R, String> {
         let (socket, path) = (self.socket(), format!("/runtime.v1.RuntimeService/{method}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let call = async {
-            let exchange = grpc::unary(&socket, &path, request.encode_to_vec());
-            let call = tokio::time::timeout(DEADLINE, exchange);
-            call.await.map_err(|_| format!("no answer within {} s", DEADLINE.as_secs()))?
+            let exchange = grpc::unary(&socket, &path, request.encode_to_vec(), deadline);
+            // The server's own word comes later: it still cleans up.
+            let call = tokio::time::timeout(deadline + Duration::from_secs(15), exchange);
+            call.await.map_err(|_| format!("no answer within {} ms", deadline.as_millis()))?
         };
         let reply = runtime.block_on(call).map_err(|error| format!("{method}: {error}"))?;
         R::decode(reply).map_err(|error| format!("{method}: {error}"))
@@ -236,13 +300,13 @@ impl Containerd {
 impl Drop for Containerd {
     fn drop(&mut self) {
         for id in self.pods().unwrap_or_default() {
-            let pod = CriPod { id, spec: PodSpec::default() };
+            let pod = self.pod_of(&id);
             let _ = self.stop(&pod);
             let _ = self.remove(&pod);
         }
         // It ends by itself when asked; a crash would leave the shims.
         let _ = self.daemon.stop();
-        end_shims(&self.directory);
+        leftovers::end_shims(&self.directory);
         unmount_under(&self.directory);
     }
 }
@@ -251,91 +315,26 @@ fn by_id(pod: &CriPod) -> PodSandboxId {
     PodSandboxId { pod_sandbox_id: pod.id.clone() }
 }
 
-/// Directories, configuration and plugins.
-fn lay_out(directory: &Path, conflist: &Value, plugins: &[PathBuf]) -> std::io::Result<()> {
-    for name in ["root", "state", "run", "net.d", "bin"] {
-        fs::create_dir_all(directory.join(name))?;
-    }
-    let references =
-        ["loopback", "ptp", "host-local", "portmap"].map(|name| Path::new("/usr/lib/cni").join(name));
-    for plugin in references.iter().chain(plugins) {
-        symlink(plugin, directory.join("bin").join(plugin.file_name().unwrap_or_default()))?;
-    }
-    fs::write(directory.join("net.d/10-lab.conflist"), conflist.to_string())?;
-    let at = directory.display();
-    let config = format!(
-        r#"version = 2
-root = "{at}/root"
-state = "{at}/state"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs",
-                    "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.devmapper"]
-[grpc]
-  address = "{at}/run/containerd.sock"
-[ttrpc]
-  address = "{at}/run/containerd.sock.ttrpc"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{IMAGE}"
-  netns_mounts_under_state_dir = true
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  stream_server_port = "0"
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{at}/bin"
-    conf_dir = "{at}/net.d"
-    max_conf_num = 1
-"#
-    );
-    fs::write(directory.join("config.toml"), config)
+fn run_daemon(release: &Release, namespace: &Namespace, directory: &Path) -> Daemon {
+    let mut command = Command::new(release.program("containerd"));
+    // The shim is found there.
+    command.arg("-c").arg(directory.join("config.toml")).env("PATH", release.search_path());
+    Daemon::start(namespace, "containerd", command, &directory.join("log"))
 }
 
-/// Ends the shims of this containerd and their children, by their numbers.
-fn end_shims(directory: &Path) {
-    let marker = directory.display().to_string();
-    let is_shim = |pid: u32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("containerd-shim") && line.contains(&marker)
+/// Fetches the front page of a web server from a namespace; else what went wrong.
+pub fn page(from: &Namespace, server: SocketAddr) -> Result<String, String> {
+    let fetch = || {
+        let mut stream = connect_tcp(from, server)?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
     };
-    let shims: Vec<u32> = processes().filter(|pid| is_shim(*pid)).collect();
-    let is_child = |pid: &u32| parent(*pid).is_some_and(|parent| shims.contains(&parent));
-    for pid in processes().filter(is_child).chain(shims.iter().copied()).collect::<Vec<_>>() {
-        let _ = sys::kill(pid, libc::SIGKILL);
+    let text = fetch().map_err(|error| error.to_string())?;
+    match text.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => Err(text),
     }
-    if !shims.is_empty() {
-        wait_until("shims to end", PATIENCE, || shims.iter().all(|pid| !is_shim(*pid)));
-    }
-}
-
-fn processes() -> impl Iterator<Item = u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything; behind its closing bracket come state and parent.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
-}
-
-/// Undoes all mounts under a directory, the deepest first.
-fn unmount_under(directory: &Path) {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
-    let mut points: Vec<_> = points.filter(|point| point.starts_with(directory)).collect();
-    points.sort();
-    for point in points.iter().rev() {
-        let _ = sys::unmount(point);
-    }
-}
-
-/// Whether the libcni cache holds anything of this network.
-pub fn cached_results(network: &str) -> Vec<PathBuf> {
-    let files =
-        fs::read_dir("/var/lib/cni/results").into_iter().flatten().flatten().map(|entry| entry.path());
-    let prefix = format!("{network}-");
-    files
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
-        .collect()
 }
 
 /// Pings an address from a namespace with the lab's own ping program; what it said when it failed.

@@ -22,8 +22,7 @@ impl Place {
     fn new() -> Place {
         let lab = Lab::new();
         let vrf = Vrf::new("open", "target:64512:1").pods("10.20.11.0/24").pods("fd00:20:11::/64").default();
-        let ipv4_only = Vrf::new("ipv4-only", "target:64512:2").pods("10.40.11.0/24");
-        let node = Node::start(&lab, "gw", 1, &AgentConfig::new(64512).vrf(&vrf).vrf(&ipv4_only));
+        let node = Node::start(&lab, "gw", 1, &AgentConfig::new(64512).vrf(&vrf));
         let (outside, pod) = (lab.site("outside", 9), lab.namespace("pod"));
         Place { node, outside, pod, lab }
     }
@@ -43,9 +42,7 @@ impl Place {
             links,
             rules
                 .lines()
-                .filter(|line| {
-                    line.contains("10.20.11.") || line.contains("10.40.11.") || line.contains("CNI-DN-")
-                })
+                .filter(|line| line.contains("10.20.11.") || line.contains("CNI-DN-"))
                 .map(str::to_owned)
                 .collect(),
         )
@@ -86,29 +83,11 @@ fn a_host_port_reaches_the_pod_from_the_node_and_from_outside() {
     // The node's own loopback address, which portmap masquerades.
     let greeting = ask_tcp(place.node.namespace(), "127.0.0.1:8080".parse().unwrap(), "hello");
     assert_eq!(greeting.unwrap(), "web");
+    // No CHECK here: portmap 1.1.1 looks for rules of the other family and fails on what it made itself.
     chain.delete("c1", &place.pod, &result).unwrap();
     drop(servers);
     assert_eq!(place.traces(), before);
     assert!(ask_tcp(&place.outside, (place.node.address(), 8080).into(), "hello").is_err());
-}
-
-#[test]
-fn check_of_host_ports_goes_through_the_whole_list() {
-    let place = Place::new();
-    let before = place.traces();
-    let portmap = json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } });
-    // CHECK of portmap 1.1.1 looks for IPv4 rules in the IPv6 table where the pod has both families.
-    let runtime = json!({
-        "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }],
-        "io.kubernetes.cri.pod-annotations": { "vrouter.dev/vrf": "ipv4-only" },
-    });
-    let chain = place.chain(&[portmap]).runtime(runtime);
-    let result = chain.add("c1", &place.pod).unwrap();
-    assert!(first_address(&result).starts_with("10.40.11."), "{result}");
-    chain.check("c1", &place.pod, &result).unwrap();
-    chain.delete("c1", &place.pod, &result).unwrap();
-    assert!(chain.check("c1", &place.pod, &result).is_err());
-    assert_eq!(place.traces(), before);
 }
 
 #[test]

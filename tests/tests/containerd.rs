@@ -1,18 +1,77 @@
-//! containerd 1.6, driven over its CRI socket as a kubelet drives it: pods come, are reached, and go without a trace.
+//! containerd 1.6 and 2, driven over their CRI sockets as a kubelet drives them: pods come, are reached, and go without a
+//! trace, and so do those whose runtime was killed or lost patience.
 
 use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use vrouter_tests::binaries::binary;
-use vrouter_tests::cni_run::files_under;
-use vrouter_tests::cri::{Containerd, CriPod, PodSpec, cached_results, ping};
-use vrouter_tests::{AgentConfig, Lab, Node, PATIENCE, Vrf, wait_until};
+use vrouter_tests::cni_run::{CniCall, files_under};
+use vrouter_tests::cri::{Containerd, CriPod, PodSpec, Release, cached_results, page, ping, processes_of};
+use vrouter_tests::process::run_ok;
+use vrouter_tests::{AgentConfig, Lab, Namespace, Node, PATIENCE, Vrf, sys, wait_for, wait_until};
+
+/// Each test with the containerd that is installed, and with containerd 2 where it can be had.
+macro_rules! with_both {
+    ($($test:ident: $claim:ident;)*) => {
+        $(
+            #[test]
+            fn $claim() {
+                $test(&Release::installed());
+            }
+        )*
+
+        mod containerd_2 {
+            use vrouter_tests::cri::Release;
+            $(
+                #[test]
+                fn $claim() {
+                    // Where there is none, it says so.
+                    if let Some(release) = Release::second() {
+                        super::$test(&release);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+with_both! {
+    reference: the_harness_runs_pods_with_the_reference_plugins;
+    dual_stack: containerd_runs_dual_stack_pods_that_reach_each_other_and_are_reached_from_the_host;
+    tenants: tenants_with_the_same_addresses_never_meet;
+    not_admitted: a_pod_that_its_vrf_does_not_admit_fails_with_a_reason_and_leaves_nothing;
+    agent_away: pods_go_while_the_agent_is_away_and_are_forgotten_when_it_is_back;
+    host_ports: a_host_port_reaches_the_pod_and_goes_with_it;
+    many_at_once: thirty_pods_at_once_come_and_go_without_a_trace;
+    killed_in_mid_add: a_runtime_killed_in_mid_add_leaves_nothing_that_garbage_collection_does_not_take;
+    out_of_patience: a_runtime_that_loses_patience_leaves_nothing;
+}
+
+/// One agent that does not get on, as on a machine that swaps. It goes on when this is dropped.
+struct Frozen(u32);
+
+impl Frozen {
+    fn new(node: &Node) -> Frozen {
+        sys::kill(node.pid(), libc::SIGSTOP).unwrap();
+        Frozen(node.pid())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = sys::kill(self.0, libc::SIGCONT);
+    }
+}
 
 /// A node whose pods containerd makes. Dropped in this order: containerd still needs the agent to take its pods away.
 struct Edge {
     containerd: Containerd,
     network: String,
     node: Node,
+    outside: Namespace,
+    directory: PathBuf,
     _lab: Lab,
 }
 
@@ -25,7 +84,14 @@ struct Inside {
 }
 
 impl Edge {
-    fn new() -> Edge {
+    fn new(release: &Release) -> Edge {
+        let portmap = json!({ "type": "portmap", "snat": true, "capabilities": { "portMappings": true } });
+        // Of which Debian's speaks 1.0.0 at most.
+        Edge::with(release, &["0.3.1", "0.4.0", "1.0.0"], &[portmap])
+    }
+
+    /// With these plugins behind ours, all of which speak these versions.
+    fn with(release: &Release, versions: &[&str], behind: &[Value]) -> Edge {
         let lab = Lab::new();
         let pods = |vrf: Vrf| vrf.pods("10.20.11.0/24").pods("fd00:20:11::/64");
         let city = pods(Vrf::new("smart-city", "target:64512:100")).default();
@@ -37,16 +103,16 @@ impl Edge {
         let network = format!("vr{}", std::process::id());
         let plugin = json!({
             "type": "vrouter-cni", "socket": node.socket(), "spool": node.directory().join("state/deletes"),
-            "capabilities": { "io.kubernetes.cri.pod-annotations": true, "portMappings": true, "bandwidth": true },
+            "capabilities": { "io.kubernetes.cri.pod-annotations": true, "bandwidth": true, "dns": true },
         });
         let conflist = json!({
-            "cniVersion": "0.4.0", "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
-            "name": network, "plugins": [plugin],
+            "cniVersion": "0.4.0", "cniVersions": versions, "name": network, "plugins": [&[plugin], behind].concat(),
         });
-        let directory = lab.path("containerd");
+        let (directory, outside) = (lab.path("containerd"), lab.site("outside", 9));
+        run_ok(node.namespace(), Command::new("sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"]));
         let plugins = [binary("vrouter-cni")];
-        let containerd = Containerd::start(node.namespace(), &directory, &conflist, &plugins);
-        Edge { containerd, network, node, _lab: lab }
+        let containerd = Containerd::start(release, node.namespace(), &directory, &conflist, &plugins);
+        Edge { containerd, network, node, outside, directory, _lab: lab }
     }
 
     fn run(&self, spec: &PodSpec) -> Inside {
@@ -59,6 +125,27 @@ impl Edge {
 
     fn exec(&self, inside: &Inside, words: &[&str]) -> Result<String, String> {
         self.containerd.exec(&inside.container, words)
+    }
+
+    /// What CRI-O does when it starts: everything that belongs to no pod goes.
+    fn collect_garbage(&self) {
+        let pods = self.containerd.pods().unwrap();
+        let valid: Vec<_> = pods.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
+        let conf = json!({
+            "cniVersion": "1.1.0", "name": self.network, "type": "vrouter-cni", "socket": self.node.socket(),
+            "spool": self.node.directory().join("state/deletes"), "cni.dev/valid-attachments": valid,
+        });
+        CniCall::new(self.node.namespace()).env("CNI_PATH", "/nowhere").run("GC", &conf).done();
+    }
+
+    /// The containers of all ports are these pods, in order.
+    fn agrees(&self) -> Result<(), String> {
+        let containers =
+            self.ports().into_iter().map(|port| port["key"]["container"].as_str().unwrap().to_owned());
+        let (mut containers, mut pods): (Vec<_>, _) = (containers.collect(), self.containerd.pods()?);
+        containers.sort();
+        pods.sort();
+        if containers == pods { Ok(()) } else { Err(format!("ports of {containers:?}, pods {pods:?}")) }
     }
 
     fn ports(&self) -> Vec<Value> {
@@ -76,8 +163,7 @@ impl Edge {
     }
 }
 
-#[test]
-fn the_harness_runs_pods_with_the_reference_plugins() {
+fn reference(release: &Release) {
     let lab = Lab::new();
     let site = lab.site("node", 1);
     let (directory, network) = (lab.path("containerd"), format!("ref{}", std::process::id()));
@@ -85,7 +171,7 @@ fn the_harness_runs_pods_with_the_reference_plugins() {
                        "ranges": [[{ "subnet": "10.88.77.0/24" }]] });
     let conflist =
         json!({ "cniVersion": "0.4.0", "name": network, "plugins": [{ "type": "ptp", "ipam": ipam }] });
-    let containerd = Containerd::start(&site, &directory, &conflist, &[]);
+    let containerd = Containerd::start(release, &site, &directory, &conflist, &[]);
     containerd.network_ready().unwrap();
     let pod = containerd.run_pod(&PodSpec::new("reference")).unwrap();
     assert_eq!(containerd.addresses(&pod).unwrap(), ["10.88.77.2"]);
@@ -99,9 +185,8 @@ fn the_harness_runs_pods_with_the_reference_plugins() {
     assert!(containerd.pods().unwrap().is_empty() && cached_results(&network).is_empty());
 }
 
-#[test]
-fn containerd_runs_dual_stack_pods_that_reach_each_other_and_are_reached_from_the_host() {
-    let edge = Edge::new();
+fn dual_stack(release: &Release) {
+    let edge = Edge::new(release);
     let before = edge.traces();
     edge.containerd.network_ready().unwrap();
     let lamp = edge.run(&PodSpec::new("lamp"));
@@ -138,9 +223,8 @@ fn containerd_runs_dual_stack_pods_that_reach_each_other_and_are_reached_from_th
     assert_eq!(edge.traces(), before);
 }
 
-#[test]
-fn tenants_with_the_same_addresses_never_meet() {
-    let edge = Edge::new();
+fn tenants(release: &Release) {
+    let edge = Edge::new(release);
     let [one, two] = ["one", "two"].map(|name| edge.run(&PodSpec::new(name)));
     let tenant = |name| edge.run(&PodSpec::new(name).annotation("vrouter.dev/vrf", "tenant-b"));
     let other = tenant("other");
@@ -153,9 +237,8 @@ fn tenants_with_the_same_addresses_never_meet() {
     edge.exec(&other, &["ping", "-c", "3", "-W", "5", &friend.v4]).unwrap();
 }
 
-#[test]
-fn a_pod_that_its_vrf_does_not_admit_fails_with_a_reason_and_leaves_nothing() {
-    let edge = Edge::new();
+fn not_admitted(release: &Release) {
+    let edge = Edge::new(release);
     let before = edge.traces();
     let barred = |name| PodSpec::new(name).annotation("vrouter.dev/vrf", "barred");
     let said = edge.containerd.run_pod(&barred("guest")).unwrap_err();
@@ -166,9 +249,8 @@ fn a_pod_that_its_vrf_does_not_admit_fails_with_a_reason_and_leaves_nothing() {
     assert!(edge.containerd.addresses(&pod).unwrap()[0].starts_with("10.30.0."));
 }
 
-#[test]
-fn pods_go_while_the_agent_is_away_and_are_forgotten_when_it_is_back() {
-    let mut edge = Edge::new();
+fn agent_away(release: &Release) {
+    let mut edge = Edge::new(release);
     let before = edge.traces();
     let lamp = edge.run(&PodSpec::new("lamp"));
     edge.node.kill9();
@@ -181,4 +263,146 @@ fn pods_go_while_the_agent_is_away_and_are_forgotten_when_it_is_back() {
     wait_until("nothing to be left", PATIENCE, || edge.traces() == before);
     let again = edge.run(&PodSpec::new("again"));
     ping(edge.node.namespace(), &again.v4).unwrap();
+}
+
+fn host_ports(release: &Release) {
+    let edge = Edge::new(release);
+    let before = edge.traces();
+    let host_port = (edge.node.address(), 8080).into();
+    let web = edge.run(&PodSpec::new("web").host_port(8080, 80));
+    edge.exec(&web, &["sh", "-c", "echo served > /index.html; httpd -p 80 -h /"]).unwrap();
+    for (from, who) in [(edge.node.namespace(), "the node"), (&edge.outside, "outside")] {
+        wait_for(&format!("the page from {who}"), PATIENCE, || match page(from, host_port) {
+            Ok(page) if page == "served\n" => Ok(()),
+            other => Err(other),
+        });
+    }
+    edge.containerd.stop(&web.pod).unwrap();
+    assert!(page(&edge.outside, host_port).is_err());
+    edge.containerd.remove(&web.pod).unwrap();
+    assert_eq!(edge.traces(), before);
+}
+
+fn many_at_once(release: &Release) {
+    const PODS: usize = 30;
+    let edge = Edge::new(release);
+    let before = edge.traces();
+    let pods: Vec<CriPod> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..PODS)
+            .map(|number| {
+                let containerd = &edge.containerd;
+                scope.spawn(move || containerd.run_pod(&PodSpec::new(&format!("pod-{number}"))))
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap().unwrap()).collect()
+    });
+    edge.agrees().unwrap();
+    let mut addresses: Vec<_> = pods.iter().flat_map(|pod| edge.containerd.addresses(pod).unwrap()).collect();
+    addresses.sort();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 2 * PODS);
+    for address in addresses.iter().step_by(7) {
+        ping(edge.node.namespace(), address).unwrap_or_else(|said| panic!("{address}: {said}"));
+    }
+    std::thread::scope(|scope| {
+        for pod in &pods {
+            let containerd = &edge.containerd;
+            scope.spawn(move || {
+                containerd.stop(pod).unwrap();
+                containerd.remove(pod).unwrap();
+            });
+        }
+    });
+    assert!(edge.ports().is_empty());
+    assert_eq!(edge.traces(), before);
+}
+
+/// The agent stands still, so ADD is under way: the pod's interface is made and the agent was asked.
+fn wait_for_mid_add(edge: &Edge, links: usize) {
+    wait_until("an ADD to be under way", PATIENCE, || {
+        edge.node.namespace().netlink(|netlink| netlink.links()).len() > links
+    });
+}
+
+fn killed_in_mid_add(release: &Release) {
+    for with_plugin in [false, true] {
+        let mut edge = Edge::new(release);
+        let (before, links) = (edge.traces(), edge.node.namespace().netlink(|netlink| netlink.links()).len());
+        let stays = edge.run(&PodSpec::new("stays"));
+        let frozen = Frozen::new(&edge.node);
+        let failed = std::thread::scope(|scope| {
+            let containerd = &edge.containerd;
+            let running = scope.spawn(move || containerd.run_pod(&PodSpec::new("unlucky")));
+            wait_for_mid_add(&edge, links + 1);
+            for pid in processes_of("containerd", &edge.directory.join("config.toml")) {
+                sys::kill(pid, libc::SIGKILL).unwrap();
+            }
+            if with_plugin {
+                for pid in processes_of("vrouter-cni", &edge.directory) {
+                    sys::kill(pid, libc::SIGKILL).unwrap();
+                }
+            }
+            running.join().unwrap()
+        });
+        failed.unwrap_err();
+        edge.containerd.kill9();
+        drop(frozen);
+        edge.containerd.restart();
+        // A kubelet removes the sandbox that is not ready, if containerd still knows it, and tries again.
+        for id in edge.containerd.pods().unwrap().into_iter().filter(|id| *id != stays.pod.id) {
+            let half_made = edge.containerd.pod_of(&id);
+            edge.containerd.stop(&half_made).unwrap();
+            edge.containerd.remove(&half_made).unwrap();
+        }
+        let again =
+            wait_for("the pod to run", PATIENCE, || edge.containerd.run_pod(&PodSpec::new("unlucky")));
+        let address = edge.containerd.addresses(&again).unwrap()[0].clone();
+        ping(edge.node.namespace(), &address).unwrap();
+        ping(edge.node.namespace(), &stays.v4).unwrap();
+        wait_until("the orphaned plugin to end", PATIENCE, || {
+            processes_of("vrouter-cni", &edge.directory).is_empty()
+        });
+        edge.collect_garbage();
+        edge.agrees().unwrap_or_else(|why| panic!("plugin killed too: {with_plugin}: {why}"));
+        for pod in [&stays.pod, &again] {
+            edge.containerd.stop(pod).unwrap();
+            edge.containerd.remove(pod).unwrap();
+        }
+        assert_eq!(edge.traces().0, before.0, "links; plugin killed too: {with_plugin}");
+        assert!(edge.ports().is_empty() && edge.traces().3.is_empty());
+    }
+}
+
+fn out_of_patience(release: &Release) {
+    let edge = Edge::new(release);
+    let before = edge.traces();
+    let frozen = Frozen::new(&edge.node);
+    let said =
+        edge.containerd.run_pod_within(&PodSpec::new("slow"), Duration::from_millis(1500)).unwrap_err();
+    assert!(said.to_lowercase().contains("deadline") || said.contains("signal: killed"), "{said}");
+    drop(frozen);
+    // The plugin was killed; containerd calls DEL, or a kubelet's next attempt does.
+    let pod =
+        wait_for("the kubelet's next attempt", PATIENCE, || edge.containerd.run_pod(&PodSpec::new("slow")));
+    wait_for("nothing but the pod to be left", PATIENCE, || edge.agrees());
+    edge.containerd.stop(&pod).unwrap();
+    edge.containerd.remove(&pod).unwrap();
+    wait_for("nothing to be left", PATIENCE, || {
+        let now = edge.traces();
+        if now == before { Ok(()) } else { Err(now) }
+    });
+}
+
+#[test]
+fn containerd_2_tells_the_kubelet_what_status_says() {
+    let Some(release) = Release::second() else { return };
+    let mut edge = Edge::with(&release, &["0.3.1", "0.4.0", "1.0.0", "1.1.0"], &[]);
+    edge.containerd.network_ready().unwrap();
+    let lamp = edge.run(&PodSpec::new("lamp"));
+    edge.node.kill9();
+    let said = edge.containerd.network_ready().unwrap_err();
+    assert!(said.starts_with("NetworkPluginNotReady") && said.contains("agent.sock"), "{said}");
+    edge.node.start_agent();
+    wait_for("the network to be ready again", PATIENCE, || edge.containerd.network_ready());
+    ping(edge.node.namespace(), &lamp.v4).unwrap();
 }

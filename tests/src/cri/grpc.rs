@@ -1,15 +1,21 @@
 //! A unary gRPC call over HTTP/2 on a Unix socket, and no more of gRPC than that.
 
 use std::path::Path;
+use std::time::Duration;
 
 use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// One request, one reply: gRPC over HTTP/2 on a Unix socket.
-pub(super) async fn unary(socket: &Path, path: &str, message: Vec<u8>) -> Result<Bytes, String> {
+/// One request, one reply: gRPC over HTTP/2 on a Unix socket. The server hears the deadline too, and gives up with us.
+pub(super) async fn unary(
+    socket: &Path,
+    path: &str,
+    message: Vec<u8>,
+    deadline: Duration,
+) -> Result<Bytes, String> {
     let stream = tokio::net::UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
     let (client, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
-    let reply = exchange(client, path, message).await;
+    let reply = exchange(client, path, message, deadline).await;
     driver.abort();
     reply
 }
@@ -18,11 +24,13 @@ async fn exchange(
     client: h2::client::SendRequest<Bytes>,
     path: &str,
     message: Vec<u8>,
+    deadline: Duration,
 ) -> Result<Bytes, String> {
     let text = |error: h2::Error| error.to_string();
     let request = http::Request::post(format!("http://localhost{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
+        .header("grpc-timeout", format!("{}m", deadline.as_millis()))
         .body(())
         .map_err(|error| error.to_string())?;
     let mut client = client.ready().await.map_err(text)?;

@@ -8,13 +8,13 @@ use std::process::Command;
 use serde_json::json;
 
 /// The image of every pod and container.
-pub(super) const IMAGE: &str = "localhost/vrouter-pause:1";
+pub(crate) const IMAGE: &str = "localhost/vrouter-pause:1";
 /// What busybox is called in the image.
 const APPLETS: [&str; 12] =
     ["sh", "sleep", "ip", "ping", "ping6", "nc", "httpd", "wget", "cat", "echo", "ls", "id"];
 
 /// An archive as `docker save` writes it, with one layer that holds busybox.
-pub(super) fn make(directory: &Path) -> PathBuf {
+pub(crate) fn make(directory: &Path) -> PathBuf {
     let at = directory.join("image");
     let made = lay_out_image(&at);
     let archive = directory.join("image.tar");

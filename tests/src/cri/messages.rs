@@ -64,11 +64,32 @@ pub(super) struct LinuxPodSandboxConfig {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub(super) struct DnsConfig {
+    #[prost(string, repeated, tag = "1")]
+    pub(super) servers: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) searches: Vec<String>,
+}
+
+/// The protocol is TCP where none is named.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct PortMapping {
+    #[prost(int32, tag = "2")]
+    pub(super) container_port: i32,
+    #[prost(int32, tag = "3")]
+    pub(super) host_port: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct PodSandboxConfig {
     #[prost(message, optional, tag = "1")]
     pub(super) metadata: Option<PodSandboxMetadata>,
     #[prost(string, tag = "2")]
     pub(super) hostname: String,
+    #[prost(message, optional, tag = "4")]
+    pub(super) dns: Option<DnsConfig>,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) port_mappings: Vec<PortMapping>,
     #[prost(map = "string, string", tag = "7")]
     pub(super) annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]

@@ -1,21 +1,15 @@
-//! Sizes of the programs, memory of the agent, and how long a CNI ADD takes beside `ptp` with `host-local`.
+//! Sizes of the programs, memory of the agent, and what a CNI ADD costs beside the reference plugins'.
 
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+mod add;
 
-use serde_json::{Value, json};
 use vrouter_tests::binaries::binary;
 use vrouter_tests::config::{AgentConfig, Vrf};
 use vrouter_tests::lab::Lab;
-use vrouter_tests::netns::Namespace;
 use vrouter_tests::node::Node;
 
-use crate::report::Figures;
+pub(crate) use add::add_latency;
 
-/// Where Debian puts the reference plugins.
-const REFERENCE_PLUGINS: &str = "/usr/lib/cni";
+use crate::report::Figures;
 
 /// Sizes of the three programs, as released.
 pub(crate) fn sizes(figures: &mut Figures) {
@@ -46,62 +40,4 @@ pub(crate) fn resident(node: &Node) -> f64 {
     let kilobytes: f64 =
         line.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
     kilobytes / 1e3
-}
-
-/// Wall time of ADD, whole process, agent included; every pod is deleted again.
-pub(crate) fn add_latency(figures: &mut Figures, runs: usize) {
-    let lab = Lab::new();
-    let node = node(&lab, 32);
-    let ours = json!({
-        "cniVersion": "1.0.0", "name": "ours", "type": "vrouter-cni",
-        "socket": node.socket(), "spool": node.directory().join("state/deletes"),
-    });
-    let ptp = json!({
-        "cniVersion": "1.0.0", "name": "ptp", "type": "ptp",
-        "ipam": { "type": "host-local", "dataDir": lab.path("ipam"),
-                  "ranges": [[{ "subnet": "10.88.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }] },
-    });
-    let (plugin, reference) = (binary("vrouter-cni"), Path::new(REFERENCE_PLUGINS).join("ptp"));
-    let (mut our_times, mut their_times) = (Vec::new(), Vec::new());
-    for run in 0..runs {
-        our_times.push(add_and_delete(&lab, &node, &plugin, &ours, &format!("ours{run}")));
-        their_times.push(add_and_delete(&lab, &node, &reference, &ptp, &format!("ptp{run}")));
-    }
-    println!();
-    figures.beside("CNI ADD", "ms", &our_times, ("ptp+host-local", &their_times));
-}
-
-fn add_and_delete(lab: &Lab, node: &Node, plugin: &Path, conf: &Value, container: &str) -> f64 {
-    let pod = lab.namespace(container);
-    let begin = Instant::now();
-    call(node, plugin, "ADD", conf, container, &pod);
-    let time = begin.elapsed();
-    call(node, plugin, "DEL", conf, container, &pod);
-    time.as_secs_f64() * 1e3
-}
-
-fn call(node: &Node, plugin: &Path, verb: &str, conf: &Value, container: &str, pod: &Namespace) {
-    let mut command = Command::new(plugin);
-    command
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", container)
-        .env("CNI_NETNS", pod.path())
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", REFERENCE_PLUGINS)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    let child = node.namespace().run(|| command.spawn());
-    let mut child = child.unwrap_or_else(|error| panic!("start {}: {error}", plugin.display()));
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(conf.to_string().as_bytes())
-            .unwrap_or_else(|error| panic!("write to the plugin: {error}"));
-    }
-    let output = child.wait_with_output().unwrap_or_else(|error| panic!("wait for the plugin: {error}"));
-    assert!(
-        output.status.success(),
-        "{} {verb}: {}",
-        plugin.display(),
-        String::from_utf8_lossy(&output.stdout)
-    );
 }
