@@ -60,6 +60,11 @@ connect-retry = 20
 [dataplane]
 workers = 2
 entropy-ports = 8
+without = ["udp-superframes", "gre-frames"]
+max-flows = 8192
+max-flows-per-port = 512
+snat-ports = "32768-32771"
+snat-ports-per-port = 2
 
 [[vrf]]
 name       = "smart-city"
@@ -80,6 +85,7 @@ dscp = 46
 name = "tenant-b"
 pods = ["10.20.11.0/24"]
 host = "open"
+snat = true
 "#;
 
 fn parse(text: &str) -> Result<Config, String> {
@@ -98,6 +104,7 @@ fn the_whole_example_is_read() {
     assert_eq!((neighbor.port, neighbor.asn, neighbor.hold_time), (1179, Asn(4_200_000_000), Some(9)));
     assert_eq!(neighbor.families, [FamilyName::Vpnv4, FamilyName::Rtc]);
     assert_eq!((config.dataplane.workers, config.dataplane.entropy_ports), (Some(2), 8));
+    assert_eq!(config.dataplane.without, ["udp-superframes", "gre-frames"]);
     assert!(config.vrfs[0].default && config.vrfs[0].host_open);
     assert_eq!(config.vrfs[1].rd.to_string(), "192.0.2.11:2");
     assert!(config.vrfs[1].host_open && !config.vrfs[1].default && config.vrfs[1].namespaces.is_none());
@@ -121,6 +128,17 @@ fn what_bgp_carries_and_keeps_is_read() {
     assert_eq!(policy.large_communities, [LargeCommunity([64512, 1, 2])]);
     assert_eq!((config.vrfs[0].dscp, config.vrfs[1].dscp), (Some(46), None));
     assert_eq!(config.vrfs[1].policy, ExportPolicy::default());
+}
+
+#[test]
+fn what_bounds_flows_is_read_and_has_defaults() {
+    let config = parse(FULL).unwrap();
+    let flows = config.dataplane.flows;
+    assert_eq!((flows.max_flows, flows.max_flows_per_port), (8192, 512));
+    assert_eq!((flows.node_ports(), flows.snat_ports_per_port), (32768..=32771, 2));
+    assert!(!config.vrfs[0].snat && config.vrfs[1].snat);
+    let flows = parse("[dataplane]\nmax-flows = 4096\n").unwrap().dataplane.flows;
+    assert_eq!((flows.max_flows_per_port, flows.snat_ports), (1024, (40960, 49151)));
 }
 
 #[test]
@@ -232,11 +250,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("namespaces = [\"city-*\"]", "namespaces = []", "would admit nobody"),
     ("namespaces = [\"city-*\"]", "namespaces = [\"City\"]", "\"City\" is no namespace"),
     ("default    = true", "default = 1", "default in [[vrf]] must be true or false, not 1"),
-    ("name = \"tenant-b\"", "name = \"smart-city\"", "two VRFs named \"smart-city\", the first in line 53"),
+    ("name = \"tenant-b\"", "name = \"smart-city\"", "two VRFs named \"smart-city\", the first in line 58"),
     (
         "name = \"tenant-b\"",
         "name = \"tenant-b\"\nrd = \"192.0.2.11:1\"",
-        "is also that of VRF \"smart-city\", line 54",
+        "is also that of VRF \"smart-city\", line 59",
     ),
     ("host = \"open\"", "host = \"ajar\"", "host \"ajar\" must be \"open\" or \"closed\""),
     ("host = \"open\"", "default = true", "VRF \"smart-city\", line 59, is the default already"),
@@ -285,6 +303,18 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "\"64512:1\" is no large community (want three numbers, like 64512:1:2",
     ),
     ("dscp = 46", "dscp = 64", "dscp in [[vrf]] must be a number from 0 to 63"),
+    ("max-flows = 8192", "max-flows = 100", "max-flows in [dataplane] must be a number from 1024 to 4194304"),
+    (
+        "snat-ports = \"32768-32771\"",
+        "snat-ports = \"32771-32768\"",
+        "snat-ports \"32771-32768\" must be two ports from 1024 up, like snat-ports = \"40960-49151\"",
+    ),
+    (
+        "snat-ports-per-port = 2",
+        "snat-ports-per-port = 0",
+        "snat-ports-per-port in [dataplane] must be a number from 1",
+    ),
+    ("snat = true", "snat = \"yes\"", "snat in [[vrf]] must be true or false"),
     ("[dataplane]", "[dataplain]", "unknown key \"dataplain\" in the file; did you mean \"dataplane\"?"),
 ];
 
@@ -316,7 +346,7 @@ fn several_mistakes_are_told_at_once_in_the_order_of_their_lines() {
     let text = FULL.replace("target:64512:100", "64512:100").replace("hold-time = 90", "holdtime = 90");
     let errors = parse(&text).unwrap_err();
     let lines: Vec<&str> = errors.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(lines, ["agent.toml:16:", "agent.toml:55:", "agent.toml:56:"], "{errors}");
+    assert_eq!(lines, ["agent.toml:16:", "agent.toml:60:", "agent.toml:61:"], "{errors}");
 }
 
 #[test]
@@ -359,7 +389,7 @@ fn overlapping_pods_are_legal_between_tenants_and_not_where_they_meet() {
     let meeting = FULL.replace("host = \"open\"", "import = [\"target:64512:100\"]");
     let errors = parse(&meeting).unwrap_err();
     assert!(
-        errors.contains("10.20.11.0/24 overlaps 10.20.11.0/24 of VRF \"smart-city\", line 57"),
+        errors.contains("10.20.11.0/24 overlaps 10.20.11.0/24 of VRF \"smart-city\", line 62"),
         "{errors}"
     );
 }

@@ -8,7 +8,9 @@ use clap::{Args, Parser, Subcommand};
 use dataplane_core::Filter;
 use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
 
+use crate::groups::Group;
 use crate::machine::Machine;
+use crate::reach::Reach;
 
 /// Where the help lists what every command takes.
 const COMMON: &str = "Common options";
@@ -83,6 +85,12 @@ pub(crate) enum Command {
                             vrouterctl trace --vrf smart-city fd00:20:11::2 fd00:30::5\n\n\
                             The packet enters at the port that has the source address or, if none here has, from the tunnel that leads\nto it.")]
     Trace(Trace),
+    /// Rules of what ports may send and receive
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  vrouterctl security-group list\n  vrouterctl security-group set web.json"
+    )]
+    SecurityGroup(Group),
     /// Join a VM's tap to a VRF, or take it away
     #[command(
         subcommand,
@@ -173,6 +181,22 @@ pub(crate) enum Show {
     /// Tunnels to other provider edges, with their counters and rates
     #[command(after_help = "Examples:\n  vrouterctl show tunnels\n  vrouterctl show tunnels --watch 5")]
     Tunnels(Watch),
+    /// Flows that are remembered: of ports in security groups, and of translated addresses
+    #[command(
+        after_help = "Examples:\n  vrouterctl show flows\n  vrouterctl show flows --vrf smart-city --limit 20\n  \
+                            vrouterctl show flows --port 3"
+    )]
+    Flows {
+        /// Of ports of this VRF only
+        #[arg(long, value_name = "NAME")]
+        vrf: Option<String>,
+        /// Of this port only: its number, interface or name, as `show ports` has them
+        #[arg(long, value_name = "PORT")]
+        port: Option<String>,
+        /// At most so many
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: Option<u32>,
+    },
     /// What takes the agent's memory
     #[command(after_help = "Example:\n  vrouterctl show memory")]
     Memory,
@@ -330,6 +354,8 @@ pub(crate) struct PortAdd {
     /// A sub-port: only the tap's frames with this 802.1Q tag
     #[arg(long, value_name = "TAG", value_parser = clap::value_parser!(u16).range(1..=4094))]
     pub(crate) vlan: Option<u16>,
+    #[command(flatten)]
+    pub(crate) reach: Reach,
     #[command(flatten)]
     pub(crate) machine: Machine,
 }

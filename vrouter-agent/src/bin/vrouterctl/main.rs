@@ -6,7 +6,9 @@
 
 mod args;
 mod capture;
+mod groups;
 mod machine;
+mod reach;
 mod render;
 mod table;
 
@@ -111,6 +113,7 @@ fn run(cli: &Cli) -> Result<(String, ExitCode), ClientError> {
             let request = TraceRequest { vrf: trace.vrf.clone(), src: trace.source, dst: trace.destination };
             ask.post(path::TRACE, &request, render::trace)
         }
+        Command::SecurityGroup(group) => groups::run(&mut ask, group),
         Command::Port(Port::Add(add)) => {
             ask.post(path::ATTACH, &attachment(add), |reply| render::attached(&add.interface, reply))
         }
@@ -169,6 +172,10 @@ fn watch(cli: &Cli, show: &Show) -> Result<ExitCode, ClientError> {
 fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
     match show {
         Show::Status => ask.get(path::STATUS, render::status),
+        Show::Flows { vrf, port, limit } => {
+            let target = Target::new(path::FLOWS).with("vrf", vrf.as_ref()).with("port", port.as_ref());
+            ask.get(target.with("limit", *limit).as_str(), render::flows)
+        }
         Show::Memory => ask.get(path::MEMORY, render::agent::memory),
         Show::Bgp(Bgp::Rtc) => ask.get(path::BGP_RTC, render::bgp::rtc),
         Show::Bgp(Bgp::Summary) => ask.get(path::BGP_SUMMARY, render::bgp::summary),
@@ -220,7 +227,7 @@ fn tap_key(interface: &str, vlan: Option<u16>) -> PortKey {
 }
 
 fn attachment(add: &PortAdd) -> AttachPort {
-    AttachPort {
+    let port = AttachPort {
         name: add.name.clone(),
         vrf: Some(add.vrf.clone()),
         addresses: add.addresses.clone(),
@@ -229,7 +236,8 @@ fn attachment(add: &PortAdd) -> AttachPort {
         vlan: add.vlan,
         vm: add.machine.services(),
         ..AttachPort::new(tap_key(&add.interface, add.vlan), PortKind::Tap, add.interface.clone(), add.mac)
-    }
+    };
+    add.reach.put(port)
 }
 
 fn pretty(reply: &Value) -> String {

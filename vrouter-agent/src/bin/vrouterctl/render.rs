@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod bgp;
 pub(crate) mod explain;
+mod flows;
 mod forwarding;
 mod ports;
 
@@ -11,6 +12,7 @@ use std::fmt::Write as _;
 use agent_api::{TraceReply, Vrfs};
 
 pub(crate) use agent::{monitored, reloaded, status};
+pub(crate) use flows::flows;
 pub(crate) use forwarding::{drops, drops_all, labels, routes, tunnels};
 pub(crate) use ports::{attached, detached, ports};
 

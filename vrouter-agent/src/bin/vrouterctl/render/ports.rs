@@ -24,12 +24,30 @@ pub(crate) fn ports(reply: &Ports) -> String {
     }
     let mut text = format!("{}\n{}", table.render(), traffic(reply));
     text.push_str(&served(reply));
+    text.push_str(&reach(reply));
     let hidden: Vec<String> = reply.ports.iter().filter_map(hidden_from_host).collect();
     if !hidden.is_empty() {
         text.push('\n');
         text.extend(hidden);
     }
     text
+}
+
+/// Ports with security groups or floating addresses, a line each.
+fn reach(reply: &Ports) -> String {
+    let mut table = Table::new([">Port", "Security groups", "Floating addresses"]);
+    let with = |port: &&PortStatus| port.security_groups.is_some() || !port.floating_ips.is_empty();
+    for port in reply.ports.iter().filter(with) {
+        let groups = match &port.security_groups {
+            None => String::new(),
+            Some(groups) if groups.is_empty() => "none: nothing may pass".to_owned(),
+            Some(groups) => list(groups),
+        };
+        let floating =
+            port.floating_ips.iter().map(|ip| format!("{} in {} for {}", ip.address, ip.vrf, ip.fixed));
+        table.row([port.port.to_string(), groups, list(floating)]);
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.render()) }
 }
 
 /// A sub-port's name is its tap's with the tag, as Linux writes it.
@@ -160,6 +178,8 @@ mod tests {
             mac: "02:00:00:00:00:01".parse().unwrap(),
             host_reachable: addresses.clone(),
             addresses,
+            security_groups: None,
+            floating_ips: Vec::new(),
             state: "up".into(),
             counters: PortCounters {
                 rx_packets: 10,
