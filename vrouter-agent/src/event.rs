@@ -203,24 +203,11 @@ pub struct SavedPort {
     pub sequence: u64,
     /// The kernel's boot identifier when it was attached.
     pub boot_id: String,
-    /// Where the machine was, as far as that is known: by address, those of which something is known.
+    /// Addresses that the machine has shown to be here, and what their routes say more than an active one's do anyway.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub standing: BTreeMap<IpAddr, Standing>,
+    pub active: BTreeMap<IpAddr, u32>,
     /// What was asked for.
     pub request: AttachPort,
-}
-
-/// Whether a machine that may be on several nodes is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    /// It has just come, and others may have it.
-    Incoming,
-    /// It has shown itself here.
-    Active {
-        /// What its route says more than an active one does anyway.
-        more: u32,
-    },
 }
 
 /// Ports that are about to go into service together.

@@ -133,6 +133,7 @@ fn perform(mut node: Node, step: Step, boot: &mut u32) -> Node {
                 label: label(100 + u32::from(*next_hop)),
                 encaps: Encap::ALL.into_iter().take(usize::from(next_hop % 3)).collect::<EncapSet>(),
                 local: false,
+                local_pref: 100,
             };
             let paths = next_hops.iter().map(path).collect();
             let to = prefix(["10.1.1.1/32", "10.20.11.2/32", "10.8.0.0/16", "0.0.0.0/0"][usize::from(to)]);

@@ -17,6 +17,7 @@ fn path(next_hop: &str) -> VrfPath {
         label: label(100),
         encaps: Encap::ALL.into_iter().collect::<EncapSet>(),
         local: false,
+        local_pref: 100,
     }
 }
 

@@ -22,6 +22,7 @@ fn path(next_hop: &str, value: u32, encaps: &[Encap]) -> VrfPath {
         label: label(value),
         encaps: encaps.iter().copied().collect::<EncapSet>(),
         local: false,
+        local_pref: 100,
     }
 }
 
@@ -123,8 +124,8 @@ fn tunnels_live_as_long_as_a_route_leads_through_them_and_keep_their_number() {
 fn a_port_of_this_node_goes_before_what_bgp_says_of_its_address() {
     let mut node = Node::new();
     let request = tap(&mut node, "tap1", "city", &["10.1.1.1"]);
-    learn(&mut node, 0, "10.1.1.1/32", vec![path("192.0.2.1", 100, UDP)]);
     let port = node.attach(request).unwrap();
+    learn(&mut node, 0, "10.1.1.1/32", vec![path("192.0.2.1", 100, UDP)]);
     assert_eq!(ways(&fib(&node), 0, "10.1.1.1"), [format!("port {}", port.port)]);
     node.handle(Event::LinkRemoved("vrtap1".to_owned()));
     assert_eq!(

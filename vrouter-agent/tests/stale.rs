@@ -14,6 +14,7 @@ fn path(next_hop: &str, local: bool) -> VrfPath {
         label: label(100),
         encaps: Encap::ALL.into_iter().collect::<EncapSet>(),
         local,
+        local_pref: 100,
     }
 }
 

@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use vrouter_types::{PortId, Prefix, VrfId};
 
 use super::{Overlay, Port, vrf_mut};
-use crate::event::Standing;
 
 /// Why a port has a prefix; the smaller goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,9 +92,7 @@ impl Overlay {
             return Some(id);
         }
         let holds = |(claim, id): &&(Claim, PortId)| {
-            let port = self.ports.get(id);
-            let standing = port.and_then(|port| port.saved.standing.get(&prefix.addr()));
-            *claim == Claim::Pair && matches!(standing, Some(Standing::Active { .. }))
+            *claim == Claim::Pair && self.ports.get(id).is_some_and(|port| port.is_active(prefix.addr()))
         };
         Some(claims.iter().find(holds).map_or(id, |(_, id)| *id))
     }

@@ -197,9 +197,9 @@ impl Overlay {
         let (label, cursor) = self.labels.allocate(id).map_err(|error| exhausted(error.to_string()))?;
         let mtu = self.workload_mtu(request.mtu, addresses.iter().any(std::net::IpAddr::is_ipv6));
         let (sequence, boot_id) = (self.next_sequence, self.boot_id.clone());
-        let standing = std::collections::BTreeMap::new();
+        let active = std::collections::BTreeMap::new();
         let saved =
-            SavedPort { port: id, label, vrf: name, addresses, mtu, sequence, boot_id, standing, request };
+            SavedPort { port: id, label, vrf: name, addresses, mtu, sequence, boot_id, active, request };
         self.next_port = (id.0 + 1) % MAX_PORTS;
         self.next_sequence += 1;
         Ok((Port::new(saved, vrf, "not yet opened".to_owned(), Backoff::default()), cursor))

@@ -15,13 +15,14 @@
 //! This is for machines' own addresses and for pairs of one address. A machine whose routes carry an order for consistent
 //! hashing means to share its address with others: it is always ordinary. So are pods: theirs are nobody else's.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use agent_api::PortKind;
 use vrouter_types::{PortId, Prefix, VrfId};
 
 use super::{Overlay, Port, Vrf};
-use crate::event::{Effect, Millis, Standing};
+use crate::event::{Effect, Millis};
 
 /// What an active route says more than an ordinary one.
 const ACTIVE: u32 = 100;
@@ -33,6 +34,11 @@ const PROBE: u64 = 3_000;
 const CALM: u64 = 30_000;
 
 impl Port {
+    /// Whether the machine has shown that it has the address here.
+    pub(super) fn is_active(&self, address: IpAddr) -> bool {
+        self.saved.active.contains_key(&address)
+    }
+
     /// Whether the address may be elsewhere too.
     fn is_contested(&self, address: IpAddr) -> bool {
         let shares =
@@ -50,15 +56,13 @@ impl Overlay {
             port.extras.own.get(&address).and_then(|own| own.local_pref).or(port.saved.request.local_pref);
         let base = wanted.unwrap_or(vrf.config.policy.local_pref);
         let med = vrf.config.policy.med;
-        match port.saved.standing.get(&address) {
-            None => (base, med),
-            Some(Standing::Incoming) => (base, Some(med.unwrap_or_default().saturating_add(INCOMING_MED))),
-            Some(Standing::Active { more }) => {
-                // What the operator or neutron asks for is told as it is, but for a draw.
-                let active = if wanted.is_some() { 0 } else { ACTIVE };
-                (base.saturating_add(active).saturating_add(*more), med)
-            }
+        if let Some(more) = port.saved.active.get(&address) {
+            // What the operator or neutron asks for is told as it is, but for a draw.
+            let active = if wanted.is_some() { 0 } else { ACTIVE };
+            return (base.saturating_add(active).saturating_add(*more), med);
         }
+        let is_incoming = port.incoming.contains(&address);
+        (base, if is_incoming { Some(med.unwrap_or_default().saturating_add(INCOMING_MED)) } else { med })
     }
 
     /// The port goes into service: what is not known to be here may be elsewhere.
@@ -67,26 +71,25 @@ impl Overlay {
         let Some(port) = self.ports.get(&id) else { return };
         let is_new = self
             .vrf(port.vrf)
-            .is_some_and(|vrf| now.0 < vrf.since.0.saturating_add(PROBE) && vrf.since.0 > 0);
-        let mut standing = port.saved.standing.clone();
-        standing.retain(|address, _| port.is_contested(*address));
-        let own = port.saved.addresses.iter().filter(|address| port.is_contested(**address));
-        for address in own {
-            let shown = matches!(standing.get(address), Some(Standing::Active { .. }));
-            if !shown && (is_new || self.others(port.vrf, *address).is_some()) {
-                standing.insert(*address, Standing::Incoming);
-            }
-        }
-        let watched: Vec<IpAddr> = standing.keys().copied().collect();
+            .is_some_and(|vrf| vrf.since.0 > 0 && now.0 < vrf.since.0.saturating_add(PROBE));
+        let is_incoming = |address: &&IpAddr| {
+            port.is_contested(**address)
+                && !port.is_active(**address)
+                && (is_new || self.others(port.vrf, **address).is_some())
+        };
+        let incoming: BTreeSet<IpAddr> = port.saved.addresses.iter().filter(is_incoming).copied().collect();
+        let raised = port.saved.active.iter().filter(|(_, more)| **more > 0).map(|(address, _)| *address);
+        let watched: Vec<IpAddr> = incoming.iter().copied().chain(raised).collect();
         if let Some(port) = self.ports.get_mut(&id) {
-            port.saved.standing = standing;
+            port.incoming = incoming;
         }
         self.watched.extend(watched.into_iter().map(|address| ((id, address), Millis(now.0 + PROBE))));
     }
 
     /// The most that another node says for an address.
     fn others(&self, vrf: VrfId, address: IpAddr) -> Option<u32> {
-        let paths = self.vrf(vrf)?.imported.get(&Prefix::host(address))?;
+        let prefix = Prefix::host(address);
+        let paths = self.vrf(vrf)?.imported.get(&prefix).or_else(|| self.stale.routes.get(&(vrf, prefix)))?;
         paths.iter().filter(|path| !path.local).map(|path| path.local_pref).max()
     }
 
@@ -100,7 +103,7 @@ impl Overlay {
         }
         let Some(others) = self.others(vrf.id, prefix.addr()) else { return false };
         let (ours, _) = self.preference(port, vrf, prefix.addr());
-        let is_incoming = port.saved.standing.get(&prefix.addr()) == Some(&Standing::Incoming);
+        let is_incoming = port.incoming.contains(&prefix.addr());
         others > ours || (is_incoming && others == ours)
     }
 
@@ -112,20 +115,18 @@ impl Overlay {
         let (vrf_id, prefix) = (port.vrf, Prefix::host(address));
         let Some(vrf) = self.vrf(vrf_id) else { return Vec::new() };
         let others = self.others(vrf_id, address);
-        let before = port.saved.standing.get(&address).copied();
+        let before = port.saved.active.get(&address).copied();
         let mut trial = port.clone();
-        trial.saved.standing.insert(address, Standing::Active { more: 0 });
+        trial.saved.active.insert(address, 0);
         let (ours, _) = self.preference(&trial, vrf, address);
         // One more than the most, where that is not less anyway.
         let more = others.map_or(0, |others| others.saturating_add(1).saturating_sub(ours));
-        if let Some(Standing::Active { more: had }) = before
-            && had >= more
-        {
+        if before.is_some_and(|had| had >= more) {
             return Vec::new();
         }
         let rivals: Vec<PortId> = self.holders(vrf_id, prefix).filter(|rival| *rival != id).collect();
-        rivals.iter().for_each(|rival| self.set_standing(*rival, address, None));
-        self.set_standing(id, address, Some(Standing::Active { more }));
+        rivals.iter().for_each(|rival| self.set_active(*rival, address, None));
+        self.set_active(id, address, Some(more));
         self.watched.insert((id, address), Millis(self.now.0 + CALM));
         let mut effects = self.save_ports(rivals.into_iter().chain([id]));
         self.settle(vrf_id, prefix);
@@ -137,10 +138,9 @@ impl Overlay {
     /// Ports of this node that are active for a prefix.
     fn holders(&self, vrf: VrfId, prefix: Prefix) -> impl Iterator<Item = PortId> {
         let claims = self.claims.get(&(vrf, prefix)).into_iter().flatten();
-        claims.map(|(_, id)| *id).filter(move |id| {
-            let standing = self.ports.get(id).and_then(|port| port.saved.standing.get(&prefix.addr()));
-            matches!(standing, Some(Standing::Active { .. }))
-        })
+        let is_active =
+            move |id: &PortId| self.ports.get(id).is_some_and(|port| port.is_active(prefix.addr()));
+        claims.map(|(_, id)| *id).filter(is_active)
     }
 
     /// What others say for a prefix has changed: who was active here may not be any more.
@@ -154,21 +154,20 @@ impl Overlay {
             self.ports.get(id).is_some_and(|port| self.preference(port, table, prefix.addr()).0 < others)
         };
         let less: Vec<PortId> = self.holders(vrf, prefix).filter(is_less).collect();
-        less.iter().for_each(|id| self.set_standing(*id, prefix.addr(), None));
+        less.iter().for_each(|id| self.set_active(*id, prefix.addr(), None));
         self.save_ports(less.into_iter())
     }
 
-    fn set_standing(&mut self, id: PortId, address: IpAddr, standing: Option<Standing>) {
+    fn set_active(&mut self, id: PortId, address: IpAddr, more: Option<u32>) {
         if let Some(port) = self.ports.get_mut(&id) {
-            match standing {
-                Some(standing) => port.saved.standing.insert(address, standing),
-                None => port.saved.standing.remove(&address),
+            port.incoming.remove(&address);
+            match more {
+                Some(more) => port.saved.active.insert(address, more),
+                None => port.saved.active.remove(&address),
             };
             self.untold.insert(id);
         }
-        if standing.is_none() {
-            self.watched.remove(&(id, address));
-        }
+        self.watched.remove(&(id, address));
     }
 
     fn save_ports(&self, ids: impl Iterator<Item = PortId>) -> Vec<Effect> {
@@ -188,21 +187,17 @@ impl Overlay {
                 continue;
             };
             let (vrf, prefix) = (port.vrf, Prefix::host(address));
-            match port.saved.standing.get(&address) {
-                Some(Standing::Incoming) if self.others(vrf, address).is_some() => {
+            if port.incoming.contains(&address) {
+                if self.others(vrf, address).is_some() {
                     self.watched.insert((id, address), Millis(now.0 + PROBE));
                     continue;
                 }
-                Some(Standing::Incoming) => self.set_standing(id, address, None),
-                Some(Standing::Active { more: 1.. }) => {
-                    self.set_standing(id, address, Some(Standing::Active { more: 0 }));
-                    self.watched.remove(&(id, address));
-                    effects.extend(self.save_ports([id].into_iter()));
-                }
-                _ => {
-                    self.watched.remove(&(id, address));
-                    continue;
-                }
+                self.set_active(id, address, None);
+            } else if port.saved.active.get(&address).is_some_and(|more| *more > 0) {
+                self.set_active(id, address, Some(0));
+                effects.extend(self.save_ports([id].into_iter()));
+            } else {
+                self.watched.remove(&(id, address));
             }
             self.refresh(vrf, prefix);
         }

@@ -7,6 +7,7 @@ use agent_api::AttachedPort;
 use dataplane_core::{Gateway, TunnelId};
 use vrouter_types::{Encap, Label, PortId, Prefix, VpnPrefix, VrfId};
 
+use super::changes::Changes;
 use super::places::Place;
 use crate::config::VrfConfig;
 use crate::event::{LocalRoute, Millis, SavedPort, VrfPath};
@@ -33,6 +34,7 @@ pub struct Vrf {
     pub(super) imported: BTreeMap<Prefix, Vec<VrfPath>>,
     /// What follows from these, and forwards.
     pub(super) routes: BTreeMap<Prefix, RouteEntry>,
+    pub(super) changes: Changes,
 }
 
 impl Vrf {
@@ -46,8 +48,19 @@ impl Vrf {
             locals: BTreeMap::new(),
             imported: BTreeMap::new(),
             routes: BTreeMap::new(),
+            changes: Changes::default(),
             config,
         }
+    }
+
+    /// The route of exactly this prefix.
+    pub fn route(&self, prefix: Prefix) -> Option<&RouteEntry> {
+        self.routes.get(&prefix)
+    }
+
+    /// The prefixes whose routes are others than they were as of this revision. `None`: look at all of them.
+    pub fn changed_since(&self, revision: u64) -> Option<impl Iterator<Item = Prefix>> {
+        self.changes.since(revision)
     }
 }
 
@@ -75,6 +88,8 @@ pub struct Port {
     pub extras: RouteExtras,
     /// Changes with each change to what forwards, but those that change the sequence.
     pub generation: u64,
+    /// Addresses of its own that others may have.
+    pub(super) incoming: BTreeSet<IpAddr>,
     /// Its places in the tables of VRFs.
     pub(super) placed: BTreeSet<Place>,
     /// What other provider edges were told of it.
@@ -119,6 +134,7 @@ impl Port {
             retry,
             extras: RouteExtras::default(),
             generation: 0,
+            incoming: BTreeSet::new(),
             placed: BTreeSet::new(),
             told: BTreeMap::new(),
         }

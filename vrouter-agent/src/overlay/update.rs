@@ -55,6 +55,10 @@ impl Overlay {
         }
         if let Some(port) = self.ports.get_mut(&id) {
             port.extras = extras;
+            port.saved.active.retain(|address, _| {
+                new.contains(address)
+                    || request.allowed.iter().any(|pair| pair.prefix == Prefix::host(*address))
+            });
             port.saved.addresses.clone_from(&new);
             port.saved.mtu = mtu;
             port.saved.request = request;

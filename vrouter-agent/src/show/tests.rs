@@ -67,6 +67,7 @@ fn busy() -> Overlay {
         label: vrouter_types::Label::new(label).unwrap(),
         encaps: encaps.iter().copied().collect::<EncapSet>(),
         local: false,
+        local_pref: 100,
     };
     let paths = vec![path("192.0.2.1", 17, &[]), path("192.0.2.2", 18, &[Encap::MplsOverGre])];
     let route = crate::event::VrfRoute { vrf: VrfId(0), prefix: prefix("10.30.0.0/16"), paths };

@@ -102,7 +102,7 @@ mod tests {
             mtu: 1500,
             sequence: 0,
             boot_id: String::new(),
-            standing: std::collections::BTreeMap::new(),
+            active: std::collections::BTreeMap::new(),
             request: AttachPort::new(key, PortKind::Pod, "vr0".into(), MacAddr([2, 0, 0, 0, 0, 1])),
         }
     }

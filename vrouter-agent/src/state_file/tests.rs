@@ -13,6 +13,7 @@ fn saved(port: u32) -> SavedPort {
         mtu: 1468,
         sequence: u64::from(port),
         boot_id: "a".to_owned(),
+        active: std::collections::BTreeMap::new(),
         request: AttachPort {
             netns: Some("/run/netns/x".to_owned()),
             ..AttachPort::new(
@@ -134,6 +135,7 @@ fn imported_routes_come_back_with_their_age_and_no_routes_are_no_file() {
         label: Label::new(100).unwrap(),
         encaps: vrouter_types::Encap::ALL.into_iter().collect(),
         local: false,
+        local_pref: 100,
     };
     let vrf = SavedVrf {
         name: "city".to_owned(),
@@ -229,6 +231,7 @@ fn routes() -> SavedRoutes {
         label: Label::new(100).unwrap(),
         encaps: vrouter_types::Encap::ALL.into_iter().collect(),
         local: false,
+        local_pref: 100,
     };
     let routes = vec![("10.8.0.0/16".parse().unwrap(), vec![path])];
     let import = vec!["target:64512:100".parse().unwrap()];
