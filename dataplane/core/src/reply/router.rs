@@ -17,7 +17,7 @@ use super::write::Writer;
 use super::{
     ETHERNET_HEADER, ETHERTYPE_IPV6, Ends, icmp_checksum_is_right, put_ethernet, put_ip_around_icmp,
 };
-use crate::fib::{Gateway, Lease, Port, Services, Subnet};
+use crate::fib::{Gateway, Lease, Port, Services};
 use crate::packet::{Fragment, IPV6_HEADER, Packet};
 use crate::state::ReplyBuffer;
 use crate::verdict::DropReason;
@@ -97,8 +97,13 @@ fn put_message(
     writer.put(&[MTU, 1, 0, 0])?;
     writer.put(&u32::from(port.mtu.max(1280)).to_be_bytes())?;
     // From here on each is left out where it does not fit.
-    for subnet in subnets() {
-        put_prefix(writer, subnet, lease, addresses().any(|addr| is_own(port, *addr, subnet)));
+    for prefix in subnets().map(|subnet| subnet.prefix) {
+        let own = |addr: &IpAddr| prefix.len() == 64 && prefix.contains(*addr) && is_of_mac(port, *addr);
+        put_prefix(writer, prefix, lease, addresses().any(own));
+    }
+    // Where nobody has told the subnet: such an address is of one of 64 bits, whatever else is known.
+    for addr in addresses().filter(|addr| services.subnet(**addr).is_none() && is_of_mac(port, **addr)) {
+        put_prefix(writer, Prefix::new(*addr, 64)?, lease, true);
     }
     for (prefix, _) in subnets().flat_map(|subnet| &subnet.routes).filter(|(prefix, _)| !prefix.is_ipv4()) {
         put_route(writer, *prefix);
@@ -110,27 +115,25 @@ fn put_message(
     Some(())
 }
 
-/// Whether the workload makes this address itself: the prefix of a subnet of 64 bits, and what its MAC address gives
-/// (RFC 4291 appendix A).
+/// Whether the workload makes this address itself, of a prefix of 64 bits and its MAC address (RFC 4291 appendix A).
 fn makes_itself(port: &Port, addr: IpAddr, services: &Services) -> bool {
-    services.subnet(addr).is_some_and(|subnet| is_own(port, addr, subnet))
+    services.subnet(addr).is_none_or(|subnet| subnet.prefix.len() == 64) && is_of_mac(port, addr)
 }
 
-fn is_own(port: &Port, addr: IpAddr, subnet: &Subnet) -> bool {
+fn is_of_mac(port: &Port, addr: IpAddr) -> bool {
     let IpAddr::V6(addr) = addr else { return false };
     let [a, b, c, d, e, f] = port.mac.0;
-    let identifier = [a ^ 0x02, b, c, 0xff, 0xfe, d, e, f];
-    subnet.prefix.len() == 64 && subnet.prefix.contains(addr.into()) && addr.octets()[8..] == identifier
+    addr.octets()[8..] == [a ^ 0x02, b, c, 0xff, 0xfe, d, e, f]
 }
 
-fn put_prefix(writer: &mut Writer<'_>, subnet: &Subnet, lease: &Lease, autonomous: bool) -> Option<()> {
-    let IpAddr::V6(prefix) = subnet.prefix.addr() else { return Some(()) };
+fn put_prefix(writer: &mut Writer<'_>, prefix: Prefix, lease: &Lease, autonomous: bool) -> Option<()> {
+    let IpAddr::V6(addr) = prefix.addr() else { return Some(()) };
     writer.whole(|writer| {
-        writer.put(&[PREFIX, 4, subnet.prefix.len(), if autonomous { AUTONOMOUS } else { 0 }])?;
+        writer.put(&[PREFIX, 4, prefix.len(), if autonomous { AUTONOMOUS } else { 0 }])?;
         writer.put(&lease.seconds.to_be_bytes())?;
         writer.put(&lease.seconds.to_be_bytes())?;
         writer.put(&[0; 4])?;
-        writer.put(&prefix.octets())
+        writer.put(&addr.octets())
     })
 }
 

@@ -274,6 +274,19 @@ fn a_router_solicitation_is_answered_with_the_mode_that_the_address_asks_for() {
 }
 
 #[test]
+fn an_address_that_the_machine_makes_itself_needs_no_subnet_to_be_told() {
+    let mut lab = lab();
+    let services: Services = (**lab.fib.port(CITY).unwrap().services.as_ref().unwrap()).clone();
+    serve(&mut lab, Services { subnets: Vec::new(), ..services });
+    change(&mut lab, |port| port.addresses = vec![OWN_BY_MAC.parse().unwrap()]);
+    assert_eq!(seek(&mut lab, &solicitation(CLIENT, &[])), TO_CITY);
+    let (flags, lifetime, options) = advertised(lab.reply());
+    assert_eq!((flags, lifetime), (0x40, 1800));
+    let prefix = find_nd(&options, NdpOptionTypes::PrefixInformation.0);
+    assert_eq!((&prefix[..2], &prefix[14..]), (&[64, 0x40][..], &v6("fd00:20:11::")[..]));
+}
+
+#[test]
 fn nobody_in_particular_is_answered_to_all_and_advertisements_come_unasked_too() {
     let mut lab = lab();
     assert_eq!(seek(&mut lab, &solicitation("::", &[])), TO_CITY);
