@@ -73,7 +73,7 @@ impl Dataplane {
         self.flows.table.flows(self.now_ms())
     }
 
-    fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
