@@ -90,6 +90,11 @@ impl Drop for Capture {
 pub struct Pcap(PathBuf);
 
 impl Pcap {
+    /// A file that somebody else has written.
+    pub fn read(path: &Path) -> Pcap {
+        Pcap(path.to_owned())
+    }
+
     /// Fields of the packets that a display filter selects, one row per packet; a field that occurs at several layers
     /// comes as `outer,inner`.
     ///

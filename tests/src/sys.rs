@@ -2,6 +2,7 @@
 //! a lab is. With the modules below the only files of this crate with unsafe code.
 
 pub mod handover;
+pub mod hold;
 pub mod mounts;
 pub mod trace;
 

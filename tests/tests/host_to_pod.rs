@@ -31,6 +31,22 @@ fn the_host_probes_pods_of_every_vrf() {
 }
 
 #[test]
+fn the_host_asks_servers_that_are_bound_to_no_address() {
+    let lab = Lab::new();
+    let node = node(&lab);
+    for pod in [node.add_pod("open"), node.add_pod_in("closed", "tenant")] {
+        let server = Server::udp(pod.namespace(), 5353, "pod");
+        for address in pod.addresses() {
+            let to = SocketAddr::new(address, server.port());
+            let asked = ask_udp(node.namespace(), to, "alive?");
+            let asked = asked.unwrap_or_else(|error| panic!("UDP to {to}: {error}; {:?}", node.drops()));
+            assert_eq!(asked, "pod alive?");
+        }
+    }
+    assert!(!node.drops().contains_key("link-local"), "{:?}", node.drops());
+}
+
+#[test]
 fn pods_open_flows_to_the_host_only_where_their_vrf_is_open() {
     let lab = Lab::new();
     let node = node(&lab);
