@@ -1,7 +1,9 @@
 //! Desired state to forwarding state: what the overlay wants, as the snapshot that packets read.
 //!
 //! What did not change since the last snapshot is shared with it, not built again: a VRF by its revision, a port by
-//! its sequence, labels and the host's addresses by the revision of the ports.
+//! its sequence, labels and the host's addresses by the revision of the ports. Of a VRF that did change, the table of
+//! the snapshot before the last is brought up to date, once no packet reads it any more: a route that flaps costs that
+//! route, however many there are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::vm::told;
 #[derive(Debug, Default)]
 pub struct FibBuilder {
     generation: u64,
-    vrfs: BTreeMap<VrfId, (u64, Arc<Vrf>)>,
+    vrfs: BTreeMap<VrfId, BuiltVrf>,
     ports: BTreeMap<PortId, (u64, Arc<Port>)>,
     ports_revision: Option<u64>,
     known_vrfs: Vec<VrfId>,
@@ -29,6 +31,14 @@ pub struct FibBuilder {
     host: HostFib,
     services: ServiceTargets,
     lease: u32,
+}
+
+/// A VRF as of a revision, and as of one before.
+#[derive(Debug)]
+struct BuiltVrf {
+    revision: u64,
+    vrf: Arc<Vrf>,
+    before: Option<(u64, Arc<Vrf>)>,
 }
 
 impl FibBuilder {
@@ -94,15 +104,17 @@ impl FibBuilder {
     }
 
     fn vrf(&mut self, overlay: &Overlay, vrf: &overlay::Vrf) -> Arc<Vrf> {
-        if let Some((revision, built)) = self.vrfs.get(&vrf.id)
-            && *revision == vrf.revision
+        if let Some(known) = self.vrfs.get(&vrf.id)
+            && known.revision == vrf.revision
         {
-            return Arc::clone(built);
+            return Arc::clone(&known.vrf);
         }
-        let mut routes = RouteTable::new();
-        for entry in overlay.routes(vrf.id) {
-            routes.insert(entry.prefix, fib_route(&entry.target));
-        }
+        let mut known = self.vrfs.remove(&vrf.id);
+        let routes = known.as_mut().and_then(|known| updated(vrf, known)).unwrap_or_else(|| {
+            let mut all = RouteTable::new();
+            overlay.routes(vrf.id).for_each(|entry| drop(all.insert(entry.prefix, fib_route(&entry.target))));
+            all
+        });
         let built = Arc::new(Vrf {
             routes,
             host_open: vrf.config.host_open,
@@ -110,9 +122,27 @@ impl FibBuilder {
             snat: vrf.config.snat.then_some(Snat::BOTH),
             ..Vrf::new(vrf.id, vrf.config.name.clone())
         });
-        self.vrfs.insert(vrf.id, (vrf.revision, Arc::clone(&built)));
+        let before = known.map(|known| (known.revision, known.vrf));
+        self.vrfs.insert(vrf.id, BuiltVrf { revision: vrf.revision, vrf: Arc::clone(&built), before });
         built
     }
+}
+
+/// The routes of a former snapshot with what has changed since. `None`: nobody remembers that.
+fn updated(vrf: &overlay::Vrf, known: &mut BuiltVrf) -> Option<RouteTable> {
+    let is_remembered = |revision| vrf.changed_since(revision).is_some();
+    // What a worker still reads stays as it is, and then the last one is copied.
+    let unread = known.before.take().filter(|(revision, _)| is_remembered(*revision));
+    let unread = unread.and_then(|(revision, vrf)| Some((revision, Arc::into_inner(vrf)?.routes)));
+    let copy = || is_remembered(known.revision).then(|| (known.revision, known.vrf.routes.clone()));
+    let (revision, mut routes) = unread.or_else(copy)?;
+    for prefix in vrf.changed_since(revision)? {
+        match vrf.route(prefix) {
+            Some(entry) => drop(routes.insert(prefix, fib_route(&entry.target))),
+            None => drop(routes.remove(prefix)),
+        }
+    }
+    Some(routes)
 }
 
 fn fib_port(port: &overlay::Port, behind: Vec<Prefix>, services: ServiceTargets, lease: u32) -> Port {

@@ -15,6 +15,7 @@
 
 mod admission;
 mod advertise;
+mod changes;
 mod failure;
 mod groups;
 mod host;

@@ -64,6 +64,7 @@ impl Overlay {
         };
         if old != entry {
             vrf.revision += 1;
+            vrf.changes.note(vrf.revision, prefix);
         }
         if let Some(RouteEntry { target: Target::Tunnels(hops), .. }) = old {
             hops.iter().for_each(|(tunnel, _): &(TunnelId, Label)| self.tunnels.release(*tunnel));
