@@ -12,6 +12,7 @@
 //! | `udp-<port>-<worker>` | a UDP socket bound to that port of the tunnel source                                     |
 //! | `entropy-<place>`     | a UDP socket bound to a port of that place's part of the dynamic range                   |
 //! | `gre`                 | a raw socket for protocol 47, bound to the tunnel source                                 |
+//! | `flows`               | no socket: memory with the flows of a run that ended on purpose                          |
 //!
 //! Whatever is something else, belongs to another network namespace, or has a name that nothing asks for, is closed.
 
@@ -43,6 +44,8 @@ pub struct Kept {
     inherited: Mutex<BTreeMap<String, OwnedFd>>,
     keeper: Arc<dyn Keeper>,
     adopted: AtomicUsize,
+    /// Where the kernel can say.
+    namespace: Option<u64>,
 }
 
 impl Default for Kept {
@@ -63,7 +66,8 @@ impl Keeper for Nobody {
 impl Kept {
     /// Sockets of the last process by name, and a keeper for those of this one.
     pub fn new(inherited: BTreeMap<String, OwnedFd>, keeper: Arc<dyn Keeper>) -> Kept {
-        Kept { inherited: Mutex::new(inherited), keeper, adopted: AtomicUsize::new(0) }
+        let namespace = sys::own_namespace();
+        Kept { inherited: Mutex::new(inherited), keeper, adopted: AtomicUsize::new(0), namespace }
     }
 
     /// How many sockets of the last process are served.
@@ -79,13 +83,22 @@ impl Kept {
     /// What was left under this name, if it is what it should be. If not, it is closed.
     pub(crate) fn adopt(&self, name: &str, verify: impl FnOnce(BorrowedFd<'_>) -> bool) -> Option<OwnedFd> {
         let fd = self.lock().remove(name)?;
-        if verify(fd.as_fd()) {
+        // A tun is no socket, and has no say in this.
+        let theirs = sys::namespace(fd.as_fd());
+        if verify(fd.as_fd()) && theirs.is_none_or(|theirs| Some(theirs) == self.namespace) {
             self.adopted.fetch_add(1, Relaxed);
             return Some(fd);
         }
         warn!(name, "a socket of the last run is not what its name says, and is closed");
         self.keeper.forget(name);
         None
+    }
+
+    /// What was left under this name and is no socket; only once, for the next run leaves its own.
+    pub(crate) fn take(&self, name: &str) -> Option<OwnedFd> {
+        let fd = self.lock().remove(name)?;
+        self.keeper.forget(name);
+        Some(fd)
     }
 
     pub(crate) fn keep(&self, name: &str, fd: BorrowedFd<'_>) {
@@ -144,7 +157,6 @@ pub(crate) fn is_packet(fd: BorrowedFd<'_>, index: IfIndex) -> bool {
         && is(libc::SO_TYPE, libc::SOCK_RAW)
         && sys::packet_binding(fd).is_ok_and(|bound| bound == Some(index))
         && sys::option(fd, libc::SOL_PACKET, PACKET_VNET_HDR).is_ok_and(|on| on != 0)
-        && sys::is_of_this_namespace(fd)
 }
 
 /// Whether this is a socket of this type and protocol, bound to an address that is wanted.
@@ -159,7 +171,6 @@ pub(crate) fn is_bound(
     socket.r#type().is_ok_and(|is| is == kind)
         && sys::option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL).is_ok_and(|is| is == protocol)
         && bound.is_some_and(wanted)
-        && sys::is_of_this_namespace(fd)
 }
 
 #[cfg(test)]

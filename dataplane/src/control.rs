@@ -1,6 +1,9 @@
 //! What control may ask of the dataplane: open, close, publish, count.
 
 mod frames;
+mod guards;
+mod kept_flows;
+mod run;
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use dataplane_core::{Fib, FlowLimits, FlowTable, HostFlows, State};
+use dataplane_core::{Fib, FlowLimits, FlowTable, HostFlows};
 use tracing::{info, warn};
 use vrouter_types::PortId;
 
@@ -30,7 +33,8 @@ use crate::sys;
 use crate::token::Token;
 use crate::underlay::{Plan, Underlay};
 use crate::watch::Watch;
-use crate::worker::{Shared, Worker};
+use crate::worker::Shared;
+use kept_flows::KeptFlows;
 
 /// Flows of the host that are remembered at once: 16 octets each.
 const HOST_FLOWS: usize = 16_384;
@@ -96,6 +100,9 @@ pub struct Dataplane {
     /// Those whose guard the last run has put up: [`Dataplane::check_guards`] looks whether it still stands.
     unchecked: Mutex<BTreeSet<String>>,
     host_flows: Arc<HostFlows>,
+    /// Of the hashes of flows.
+    key: [u64; 2],
+    left: Mutex<Option<KeptFlows>>,
     pub(crate) flows: Flows,
     kept: Kept,
     pub(crate) clock: Instant,
@@ -134,7 +141,8 @@ impl Dataplane {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let count = config.workers.unwrap_or((cores / 2).max(1)).max(1);
         let random = RandomState::new();
-        let key = [random.hash_one(1), random.hash_one(2)];
+        let left = KeptFlows::of_last_run(&kept);
+        let key = left.as_ref().map_or_else(|| [random.hash_one(1), random.hash_one(2)], |left| left.key);
         let flows = Flows::new(FlowTable::new(config.flows, key), config.node_ports.clone());
         let learning = Learning::new(count).map_err(DataplaneError::Worker)?;
         let handle = |index| new_handle(index, &snapshots.load(), Arc::clone(&learning));
@@ -152,63 +160,12 @@ impl Dataplane {
             guarded: Mutex::default(),
             unchecked: Mutex::default(),
             host_flows: Arc::new(HostFlows::new(HOST_FLOWS, key)),
+            key,
+            left: Mutex::new(left),
             flows,
             kept,
             clock: Instant::now(),
         })
-    }
-
-    /// Starts the workers, where they do not run. What the last run left and nobody has asked for is closed.
-    pub fn serve(&self) -> Result<(), DataplaneError> {
-        for (index, handle) in self.workers.iter().enumerate() {
-            let mut thread = hold(&handle.thread);
-            if thread.is_none() {
-                *thread = Some(self.start_worker(index, handle).map_err(DataplaneError::Worker)?);
-            }
-        }
-        let pulses = self.workers.iter().map(|worker| Arc::clone(&worker.shared.pulse)).collect();
-        *hold(&self.watch) = Some(Watch::start(pulses).map_err(DataplaneError::Worker)?);
-        let (bell, snapshots) = (Arc::clone(&self.bell), Arc::clone(&self.snapshots));
-        match Follower::start(bell, snapshots) {
-            Ok(follower) => *hold(&self.follower) = Some(follower),
-            Err(error) => {
-                warn!(%error, "GRE goes by the raw socket only: cannot follow routes and neighbours")
-            }
-        }
-        let rest = self.kept.close_rest();
-        if !rest.is_empty() {
-            info!(sockets = rest.join(" "), "closed what the last run left and nothing needs");
-        }
-        Ok(())
-    }
-
-    /// Ends the workers behind the batch that they work on. From then on packets queue in the sockets.
-    pub fn halt(&self) {
-        drop(hold(&self.watch).take());
-        drop(hold(&self.follower).take());
-        for worker in &self.workers {
-            worker.shared.stop();
-        }
-        for worker in &self.workers {
-            let thread = hold(&worker.thread).take();
-            if let Some(thread) = thread {
-                let _ = thread.join();
-            }
-        }
-    }
-
-    /// How many sockets of the last run are served.
-    pub fn adopted(&self) -> usize {
-        self.kept.adopted()
-    }
-
-    fn start_worker(&self, index: usize, handle: &Handle) -> std::io::Result<JoinHandle<()>> {
-        let snapshots = Arc::clone(&self.snapshots);
-        let state = State::sharing(Arc::clone(&self.host_flows), Arc::clone(&self.flows.table));
-        let (shared, clock) = (Arc::clone(&handle.shared), self.clock);
-        thread::Builder::new()
-            .name(format!("dataplane-{index}"))
-            .spawn(move || Worker::new(index, shared, snapshots, state, clock).run())
     }
 
     /// Opens the tunnel sockets on this source address, or closes them. Opening the same address again changes
@@ -373,36 +330,6 @@ impl Dataplane {
             let _ = guard::clear();
         }
         info!(%port, interface = link.interface(), "port closed");
-    }
-
-    /// Does for many interfaces at once what [`Dataplane::open_port`] does for each first, which mostly waits for the
-    /// kernel: the host's own stack is shut out of their ingress. Absent interfaces, and those whose sockets and guards
-    /// the last run has left, are left out.
-    pub fn prepare_ports(&self, ports: &[(PortId, String)]) {
-        let is_new = |(port, interface): &&(PortId, String)| {
-            !self.kept.has(&Name::Port(*port, interface).to_string()) && sys::if_index(interface).is_ok()
-        };
-        let new: Vec<&str> = ports.iter().filter(is_new).map(|(_, interface)| interface.as_str()).collect();
-        self.guard(&new);
-        hold(&self.guarded).extend(new.into_iter().map(str::to_owned));
-    }
-
-    /// Puts up again what somebody may have taken away of the guards that the last run left, while packets flow.
-    pub fn check_guards(&self) {
-        let interfaces = std::mem::take(&mut *hold(&self.unchecked));
-        let present = interfaces.iter().map(String::as_str).filter(|name| sys::if_index(name).is_ok());
-        self.guard(&present.collect::<Vec<_>>());
-    }
-
-    fn guard(&self, interfaces: &[&str]) {
-        let nftables = !self.config.without.contains(&Offload::Nftables);
-        for (interface, what, error) in guard::shut_out_host(interfaces, nftables) {
-            let nftables = what.contains("nftables");
-            if nftables && self.without_nftables.swap(true, Ordering::Relaxed) {
-                continue;
-            }
-            warn!(interface, %error, "the host's stack may see workloads' frames: cannot {what}");
-        }
     }
 
     fn worker_of(&self, port: PortId) -> Option<&Handle> {

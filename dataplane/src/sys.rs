@@ -10,7 +10,7 @@ use std::ptr;
 
 mod inspect;
 
-pub(crate) use inspect::{is_of_this_namespace, packet_binding, tun_interface};
+pub(crate) use inspect::{memory_file, namespace, own_namespace, packet_binding, tun_interface};
 
 use crate::cmsg::{Message, Name, RECV_CONTROL, Received, SEND_CONTROL, To, read_control, write_controls};
 

@@ -16,6 +16,7 @@
 //! A flow is never given up before its time. When there is no room, or the port has used up its share, the new flow is
 //! refused: a flood costs whoever floods. Nobody sweeps but those who need room, at most once in a second.
 
+mod keep;
 mod life;
 mod slot;
 mod tuple;
@@ -33,6 +34,7 @@ use vrouter_types::{PortId, VrfId};
 use crate::flow::{FlowHash, FlowKey};
 use crate::packet::{ICMP, ICMPV6, TCP, UDP};
 use crate::verdict::DropReason;
+pub use keep::KEPT_FLOW_LEN;
 pub use life::FlowState;
 pub(crate) use life::{Seen, Sender};
 pub(crate) use slot::FlowRef;

@@ -38,6 +38,30 @@ impl HostFlows {
         HostFlows { slots: empty.take(slots).collect(), key: FlowKey::new(key), used: AtomicBool::new(false) }
     }
 
+    /// What the next run should know, as words: each slot with its flow's age instead of a time.
+    pub fn keep(&self, now_ms: u64) -> impl Iterator<Item = u64> {
+        let now = time(now_ms);
+        self.slots.iter().map(move |slot| match slot.load(Ordering::Relaxed) {
+            0 => 0,
+            slot => slot & !TIME_MASK | age(slot, now),
+        })
+    }
+
+    /// Takes back what [`HostFlows::keep`] has told a table of this size and this key.
+    pub fn take_back(&self, kept: impl Iterator<Item = u64>, now_ms: u64) {
+        let now = time(now_ms);
+        for (slot, word) in self.slots.iter().zip(kept).filter(|(_, word)| *word >> TIME_BITS != 0) {
+            let began = now.wrapping_sub(word & TIME_MASK) & TIME_MASK;
+            slot.store(word & !TIME_MASK | began, Ordering::Relaxed);
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn key(&self) -> FlowKey {
         self.key
     }
@@ -293,6 +317,19 @@ mod tests {
         assert!(flows.answers(PORT, &read(&later), &later, 0));
         later[5] ^= 1; // of another datagram
         assert!(!flows.answers(PORT, &read(&later), &later, 0));
+    }
+
+    #[test]
+    fn the_next_run_knows_what_the_host_began_and_for_how_long() {
+        let (old, probe) = (table(64), udp("169.254.1.1", "10.0.0.2", 4));
+        begin(&old, &probe, 5_000_000);
+        let kept: Vec<u64> = old.keep(5_100_000).collect();
+        assert_eq!(kept.len(), old.slots());
+        let (next, late) = (table(64), table(64));
+        next.take_back(kept.iter().copied(), 2000);
+        assert!(answers(&next, PORT, &swap(&probe), 3000));
+        late.take_back(kept.into_iter(), 2000);
+        assert!(!answers(&late, PORT, &swap(&probe), 2000 + OTHER_IDLE_MS), "its age came along");
     }
 
     #[test]

@@ -52,7 +52,9 @@ pub use fib::{
     Subnet, Tunnel, TunnelId, Vrf,
 };
 pub use filter::Filter;
-pub use flow_table::{Begun, FlowLimits, FlowState, FlowTable, FlowTuple, FlowUse, FlowView, Translation};
+pub use flow_table::{
+    Begun, FlowLimits, FlowState, FlowTable, FlowTuple, FlowUse, FlowView, KEPT_FLOW_LEN, Translation,
+};
 pub use forward::{Outer, from_host, from_port, from_underlay, too_big, unsolicited_advertisement};
 pub use frame::Frame;
 pub use host_flows::HostFlows;

@@ -1,8 +1,10 @@
-//! What a descriptor that somebody handed us really is.
+//! What a descriptor that somebody handed us really is; and memory that can be handed on.
 
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use socket2::{Domain, Socket, Type};
@@ -41,16 +43,22 @@ pub(crate) fn tun_interface(fd: BorrowedFd<'_>) -> io::Result<(String, i32)> {
     Ok((String::from_utf8_lossy(&name.collect::<Vec<u8>>()).into_owned(), i32::from(flags)))
 }
 
-/// Whether a socket belongs to this thread's network namespace. Kernels before 5.14 cannot say: then it is believed.
-pub(crate) fn is_of_this_namespace(fd: BorrowedFd<'_>) -> bool {
-    let Ok(own) = Socket::new(Domain::IPV4, Type::DGRAM, None) else { return false };
-    match (netns_cookie(fd), netns_cookie(own.as_fd())) {
-        (Some(theirs), Some(ours)) => theirs == ours,
-        _ => true,
-    }
+/// A file that is memory, and goes with its last descriptor.
+pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
+    // SAFETY: the name ends in a zero octet and outlives the call.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: the call returned this descriptor just now, and nobody else has it.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
-fn netns_cookie(fd: BorrowedFd<'_>) -> Option<u64> {
+/// This thread's network namespace. Kernels before 5.14 cannot say.
+pub(crate) fn own_namespace() -> Option<u64> {
+    let own = Socket::new(Domain::IPV4, Type::DGRAM, None).ok()?;
+    namespace(own.as_fd())
+}
+
+/// The network namespace that a socket belongs to.
+pub(crate) fn namespace(fd: BorrowedFd<'_>) -> Option<u64> {
     let (mut value, mut len) = (0u64, size::<u64>());
     // SAFETY: both pointers are to live locals of the sizes given.
     let result = unsafe {

@@ -149,7 +149,11 @@ impl Agent {
         inputs.server.abort();
         self.metrics.iter().chain(&self.openstack).for_each(tokio::task::JoinHandle::abort);
         self.dataplane.halt();
-        if let Some(at_usec) = service::monotonic_usec() {
+        let ended = service::monotonic_usec();
+        if is_restart {
+            self.dataplane.keep_flows();
+        }
+        if let Some(at_usec) = ended {
             let agent = env!("CARGO_PKG_VERSION").to_owned();
             self.state.note_stop(&LastStop { boot_id: boot_id(), at_usec, agent, reason: reason.to_owned() });
         }

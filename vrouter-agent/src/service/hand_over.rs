@@ -18,7 +18,7 @@ pub fn hand_over(pid: u32, unit: &str) -> io::Result<&'static str> {
     }
     signal(pid, libc::SIGUSR2)?;
     let deadline = Instant::now() + PATIENCE;
-    while Instant::now() < deadline && signal(pid, 0).is_ok() {
+    while Instant::now() < deadline && is_running(pid) {
         std::thread::sleep(Duration::from_millis(5));
     }
     Ok("a restart: neighbors keep our routes")
@@ -30,6 +30,14 @@ fn is_restarting(jobs: &str, unit: &str) -> bool {
         let mut words = line.split_whitespace().skip(1);
         words.next() == Some(unit) && words.next().is_some_and(|kind| kind.contains("restart"))
     })
+}
+
+/// Whether the process is there and has not ended. Its parent may take a while to notice.
+fn is_running(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold anything.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| state != 'Z')
 }
 
 fn signal(pid: u32, signal: i32) -> io::Result<()> {
@@ -64,6 +72,12 @@ mod tests {
         ] {
             assert!(!is_restarting(jobs, unit), "{jobs}");
         }
+    }
+
+    #[test]
+    fn this_process_runs_and_one_that_cannot_be_does_not() {
+        assert!(is_running(std::process::id()));
+        assert!(!is_running(u32::MAX));
     }
 
     #[test]
