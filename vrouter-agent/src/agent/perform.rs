@@ -147,6 +147,10 @@ impl Agent {
         &self,
         act: impl FnOnce(&Dataplane) -> Result<(), DataplaneError> + Send + 'static,
     ) -> Result<(), ApiError> {
+        // Before BGP begins nobody else waits, and what takes time has been done for all ports at once.
+        if matches!(self.bgp, Bgp::Early(_)) {
+            return act(&self.dataplane).map_err(|error| port_error(&error));
+        }
         let dataplane = Arc::clone(&self.dataplane);
         match tokio::task::spawn_blocking(move || act(&dataplane)).await {
             Ok(done) => done.map_err(|error| port_error(&error)),
