@@ -5,18 +5,22 @@
 //! neither knows begins with `vrouter_`. One family after the other, each sample once: who adds a label adds it to all
 //! samples of the family.
 
+mod dataplane;
+
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bgp_peer::{MessageCounts, NeighborView, SpeakerSummary, State};
-use dataplane::{PortCounters, TunnelCounters};
+use ::dataplane::{PortCounters, TunnelCounters};
 use dataplane_core::DropReason;
 use vrouter_types::{Encap, PortId};
 
 use crate::labels::LabelUse;
 use crate::memory::Usage;
 use crate::overlay::{Overlay, Port, Tunnel};
+
+pub use dataplane::Workings;
 
 /// What the metrics are made of. Counters come in as functions, so that all of this can be tested without a socket.
 pub struct Sources<'a> {
@@ -36,6 +40,8 @@ pub struct Sources<'a> {
     pub tunnel: &'a dyn Fn(IpAddr, Encap) -> TunnelCounters,
     /// All drops by reason.
     pub drops: Vec<(DropReason, u64)>,
+    /// What the dataplane says of itself.
+    pub workings: Workings<'a>,
 }
 
 /// The whole page.
@@ -44,6 +50,7 @@ pub fn render(sources: &Sources<'_>) -> String {
     agent(&mut page, sources);
     ports(&mut page, sources);
     tunnels(&mut page, sources);
+    dataplane::dataplane(&mut page, sources);
     bgp(&mut page, sources.speaker, sources.rib_bytes);
     messages(&mut page, &sources.speaker.neighbors);
     page.0

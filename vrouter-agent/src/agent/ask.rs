@@ -162,6 +162,12 @@ impl Agent {
             port: &|port| self.dataplane.port_counters(port),
             tunnel: &|remote, encap| self.dataplane.tunnel_counters(remote, encap),
             drops: self.dataplane.drops(),
+            workings: metrics::Workings {
+                health: self.dataplane.health(),
+                port_drops: &|port| self.dataplane.port_drops(port),
+                captures: self.dataplane.captures(),
+                unlearned: self.dataplane.unlearned(),
+            },
         }))
     }
 

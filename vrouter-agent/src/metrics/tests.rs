@@ -45,6 +45,12 @@ fn page(neighbors: Vec<NeighborView>) -> String {
         port: &|_| PortCounters::default(),
         tunnel: &|_, _| TunnelCounters::default(),
         drops: DropReason::ALL.iter().map(|reason| (*reason, 3)).collect(),
+        workings: Workings {
+            health: vec![::dataplane::WorkerHealth { worker: 0, turns: 8, stuck_for_ms: 2000, moves: false }],
+            port_drops: &|_| vec![(DropReason::NoRoute, 3)],
+            captures: 1,
+            unlearned: 4,
+        },
     })
 }
 
@@ -127,6 +133,9 @@ async fn names_are_those_that_frr_and_gobgp_users_look_for() {
     assert_eq!(samples[&format!("frr_bgp_peer_uptime_seconds{}", of("192.0.2.2"))], 0.0);
     assert_eq!(samples[&format!("frr_bgp_peer_prefixes_received_count_total{}", of("192.0.2.1"))], 4.0);
     assert_eq!(samples["bgp_received_update_total{peer=\"192.0.2.1\"}"], 7.0);
+    assert_eq!(samples["vrouter_worker_moves{worker=\"0\"}"], 0.0);
+    assert_eq!(samples["vrouter_worker_turns_total{worker=\"0\"}"], 8.0);
+    assert_eq!((samples["vrouter_captures"], samples["vrouter_unlearned_total"]), (1.0, 4.0));
     assert_eq!(samples["process_resident_memory_bytes"], 5_000_000.0);
     assert_eq!(samples["vrouter_vrf_routes{vrf=\"city\"}"], 0.0);
     for reason in DropReason::ALL {
