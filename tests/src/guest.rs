@@ -90,14 +90,14 @@ impl Guest {
         }
     }
 
-    /// Gets `eth0` its IPv4 address by DHCP and answers what it was told.
+    /// Gets an interface its IPv4 address by DHCP and answers what it was told.
     ///
     /// # Panics
     /// When it gets none.
-    pub fn udhcpc(&mut self) -> Lease {
-        self.run("/sbin/ip link set eth0 up");
+    pub fn udhcpc(&mut self, interface: &str) -> Lease {
+        self.run(&format!("/sbin/ip link set {interface} up"));
         let options = "-O staticroutes -O mtu -O search -O hostname";
-        self.run(&format!("udhcpc -i eth0 -f -q -n -t 10 -T 2 -s {DHCP_SCRIPT} {options}"));
+        self.run(&format!("udhcpc -i {interface} -f -q -n -t 10 -T 2 -s {DHCP_SCRIPT} {options}"));
         read_lease(&self.run("cat /tmp/lease.bound"))
     }
 

@@ -19,19 +19,19 @@ use crate::process::{run, run_ok};
 const SCRIPT: &str = r#"#!/bin/busybox sh
 set >"@OUT@.$1"
 [ "$1" = bound ] || [ "$1" = renew ] || exit 0
-/usr/sbin/ip -4 address flush dev $interface
-[ -z "$mtu" ] || /usr/sbin/ip link set $interface mtu $mtu
-/usr/sbin/ip address add $ip/$mask dev $interface
+/sbin/ip -4 address flush dev $interface
+[ -z "$mtu" ] || /sbin/ip link set $interface mtu $mtu
+/sbin/ip address add $ip/$mask dev $interface
 if [ -n "$staticroutes" ]; then
     set -- $staticroutes
     while [ $# -ge 2 ]; do
         via="via $2"
         [ $2 != 0.0.0.0 ] || via=
-        /usr/sbin/ip -4 route replace $1 $via dev $interface
+        /sbin/ip -4 route replace $1 $via dev $interface
         shift 2
     done
 else
-    for address in $router; do /usr/sbin/ip -4 route replace default via $address dev $interface; done
+    for address in $router; do /sbin/ip -4 route replace default via $address dev $interface; done
 fi
 "#;
 
@@ -130,7 +130,7 @@ impl Machine {
             "#!/bin/sh\n[ -z \"$new_ip_address\" ] || ip address replace $new_ip_address/$new_subnet_mask dev $interface\n\
              [ -z \"$new_ip6_address\" ] || ip -6 address replace $new_ip6_address/128 dev $interface nodad\nexit 0\n",
         );
-        let (leases, pid) = (self.path("leases"), self.path("dhclient.pid"));
+        let (leases, pid) = (self.path(&format!("leases{family}")), self.path("dhclient.pid"));
         let mut command = Command::new("/usr/sbin/dhclient");
         command.args([family, "-1", "-d", "--no-pid", "-cf", "/dev/null", "-sf"]).arg(script);
         command.arg("-lf").arg(&leases).arg("-pf").arg(pid).arg("eth0");
