@@ -76,6 +76,8 @@ pub struct Overlay {
     unforgotten: BTreeMap<PortId, PortKey>,
     /// The attach whose effects are being performed: what to undo if one fails.
     attaching: Option<(CallId, PortId)>,
+    /// The same for one that changes a port: what the port was.
+    changing: Option<(CallId, Box<SavedPort>)>,
     next_port: u32,
     next_sequence: u64,
     labels: LabelPool,
@@ -135,6 +137,7 @@ impl Overlay {
             groups: BTreeMap::new(),
             unforgotten: BTreeMap::new(),
             attaching: None,
+            changing: None,
             next_port: 0,
             next_sequence: 0,
             labels: LabelPool::new(),
@@ -165,6 +168,7 @@ impl Overlay {
     pub fn apply(&mut self, event: Event) -> Vec<Effect> {
         if !matches!(event, Event::EffectFailed { .. }) {
             self.attaching = None;
+            self.changing = None;
         }
         match event {
             Event::Restore(restore) => self.restore(restore),

@@ -206,6 +206,10 @@ fn a_port_that_was_replaced_is_not_taken_for_the_old_one() {
     let old = node.attach(request.clone()).unwrap();
     builder.build(&node.overlay);
     request.addresses = vec![ip("10.1.1.2")];
+    let same = node.attach(request.clone()).unwrap();
+    assert_eq!((same.port, same.label), (old.port, old.label), "what is on it may change while it goes on");
+    assert_eq!(builder.build(&node.overlay).port(same.port).unwrap().addresses, [ip("10.1.1.2")]);
+    request.vrf = Some("tenant-b".to_owned());
     let new = node.attach(request).unwrap();
     let fib = builder.build(&node.overlay);
     assert!(fib.port(old.port).is_none());

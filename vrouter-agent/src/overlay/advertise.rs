@@ -1,7 +1,7 @@
 //! What other provider edges are told of ports, and how that follows changes: what a port's routes should be is worked
 //! out anew, and only what differs from what was told is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use vrouter_types::{Label, PortId, Prefix, RouteDistinguisher, VpnPrefix, VrfId};
@@ -34,7 +34,17 @@ impl Overlay {
     /// Tells of every port of which something may be new.
     pub(super) fn tell_all(&mut self) -> Vec<Effect> {
         let ids: Vec<PortId> = std::mem::take(&mut self.untold).into_iter().collect();
-        ids.into_iter().flat_map(|id| self.tell(id)).collect()
+        let effects: Vec<Effect> = ids.into_iter().flat_map(|id| self.tell(id)).collect();
+        // What goes over from one port to another is not taken back in between, nor after.
+        let (told, gone): (Vec<Effect>, Vec<Effect>) =
+            effects.into_iter().partition(|effect| matches!(effect, Effect::Originate(_)));
+        let prefix = |effect: &Effect| match effect {
+            Effect::Originate(route) => Some(route.prefix),
+            _ => None,
+        };
+        let again: BTreeSet<VpnPrefix> = told.iter().filter_map(prefix).collect();
+        let is_gone = |effect: &Effect| !matches!(effect, Effect::Withdraw(prefix) if again.contains(prefix));
+        gone.into_iter().filter(is_gone).chain(told).collect()
     }
 
     /// The routes that other provider edges hear of for this port.

@@ -67,6 +67,11 @@ impl Overlay {
             Effect::SaveLabels { .. } => self.labels.not_saved(),
             Effect::OpenPort { .. } | Effect::SavePort(_) | Effect::Originate(_) => {}
         }
+        if let (Effect::SavePort(saved), Some((call, was))) = (&failed, self.changing.take())
+            && saved.port == was.port
+        {
+            return self.change_back(call, *was, error);
+        }
         match self.attaching.take() {
             Some((call, id)) if !self.may_wait(&failed, &error) => self.undo_attach(call, id, error, &undone),
             _ => self.go_on(&failed, error, undone),

@@ -305,9 +305,9 @@ impl Overlay {
         self.drop_stale(|vrf| vrf == id);
         let imported: Vec<_> =
             self.vrf(id).map(|vrf| vrf.imported.keys().copied().collect()).unwrap_or_default();
-        self.import(
-            imported.into_iter().map(|prefix| VrfRoute { vrf: id, prefix, paths: Vec::new() }).collect(),
-        );
+        let gone = |prefix| VrfRoute { vrf: id, prefix, paths: Vec::new() };
+        // It has no ports, so nobody's standing changes.
+        let _ = self.take_routes(imported.into_iter().map(gone).collect());
         let revision = self.vrf(id).map_or(0, |vrf| vrf.revision);
         self.vrf_revisions = self.vrf_revisions.max(revision + 1);
         self.vrfs.retain(|vrf| vrf.id != id);

@@ -75,6 +75,7 @@ impl Overlay {
         request: AttachPort,
         extras: RouteExtras,
     ) -> Vec<Effect> {
+        self.changing = self.ports.get(&id).map(|port| (call, Box::new(port.saved.clone())));
         let host = self.update(id, request, extras);
         let Some(port) = self.ports.get(&id) else { return Vec::new() };
         let (saved, attached, is_up) = (port.saved.clone(), port.attached(), port.is_up());
@@ -82,6 +83,20 @@ impl Overlay {
         effects.extend(host);
         effects.extend(if is_up { self.tell_all() } else { self.bring_up(id) });
         effects.push(Effect::Answer { call, answer: Ok(Answer::Attached(attached)) });
+        effects
+    }
+
+    /// The change could not be made durable: the port is what it was.
+    pub(super) fn change_back(&mut self, call: CallId, was: SavedPort, error: ApiError) -> Vec<Effect> {
+        let id = was.port;
+        let extras = self.ports.get(&id).map(|port| port.extras.clone()).unwrap_or_default();
+        let mut effects = self.update(id, was.request.clone(), extras);
+        if let Some(port) = self.ports.get_mut(&id) {
+            port.saved = was;
+        }
+        effects.push(Effect::PublishFib { soon: false });
+        effects.extend(self.tell_all());
+        effects.push(Effect::Answer { call, answer: Err(error) });
         effects
     }
 

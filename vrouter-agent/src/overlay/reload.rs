@@ -195,7 +195,8 @@ impl Overlay {
         let imported: Vec<Prefix> =
             self.vrf(id).map(|vrf| vrf.imported.keys().copied().collect()).unwrap_or_default();
         let gone = |prefix| VrfRoute { vrf: id, prefix, paths: Vec::new() };
-        self.import(imported.into_iter().map(gone).collect());
+        // It has no ports, so nobody's standing changes.
+        let _ = self.take_routes(imported.into_iter().map(gone).collect());
     }
 
     /// Another VRF may be the default, and its ports then are who the host means.

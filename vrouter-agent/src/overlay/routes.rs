@@ -14,6 +14,14 @@ use crate::event::{Effect, VrfPath, VrfRoute};
 impl Overlay {
     /// The best paths of some prefixes changed.
     pub(super) fn import(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
+        let mut effects = self.take_routes(routes);
+        effects.push(Effect::PublishFib { soon: true });
+        effects.extend(self.tell_all());
+        effects
+    }
+
+    /// The tables follow; what others are to be told of it is noted.
+    pub(super) fn take_routes(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
         self.imports_revision += 1;
         let mut effects = Vec::new();
         for route in routes {
@@ -37,8 +45,6 @@ impl Overlay {
             self.note_leaks(route.vrf);
             self.refresh(route.vrf, route.prefix);
         }
-        effects.push(Effect::PublishFib { soon: true });
-        effects.extend(self.tell_all());
         effects
     }
 
