@@ -173,6 +173,11 @@ impl Agent {
                 self.handle(Event::Detach { call, request, now }).await;
             }
             Request::Check(request) => {
+                if let Some(why) = crate::fib_check::fault(&self.overlay, &self.dataplane.fib(), &request.key)
+                {
+                    let _ = call.reply.send(Err(ApiError::new(ErrorKind::Unavailable, why)));
+                    return;
+                }
                 let call = self.remember(call.reply);
                 self.handle(Event::Check { call, request }).await;
             }

@@ -20,6 +20,7 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod fib_build;
+pub mod fib_check;
 pub mod install;
 pub mod ipam;
 pub mod journal;
