@@ -1,5 +1,6 @@
 //! The reference plugins behind ours, with the real agent: what they add works, CHECK and DEL go through the whole list,
 //! and nothing is left.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::net::SocketAddr;
 use std::process::Command;

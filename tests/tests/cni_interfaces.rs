@@ -1,4 +1,5 @@
 //! Several interfaces per pod, addresses that are asked for, delegates, and what STATUS and CHECK see.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::net::IpAddr;
 

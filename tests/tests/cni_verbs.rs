@@ -1,14 +1,11 @@
 //! Each verb of `vrouter-cni` in each version of the specification, with an agent that answers by a script: what is
 //! printed, what is in the pod, and that nothing is left.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
 use vrouter_tests::cni_bench::{Bench, MTU, with};
-use vrouter_tests::cni_run::{
-    CniCall, Script, ScriptedAgent, Traces, attached, files_under, ip_json, status,
-};
+use vrouter_tests::cni_run::{CniCall, Script, ScriptedAgent, attached, files_under, ip_json, status};
 use vrouter_tests::process::run_ok;
 use vrouter_tests::{AgentConfig, Answer, Lab, Namespace, Node, PATIENCE, Probe, Vrf};
 
