@@ -2,7 +2,7 @@
 //! service manager meanwhile, packets queue in them, and neighbors keep its routes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vrouter_tests::binaries::binary;
-use vrouter_tests::fixture::{ASN, gateway, host_prefix, wait_routes};
+use vrouter_tests::fixture::{ASN, city, gateway, host_prefix, wait_routes};
 use vrouter_tests::lab::underlay_v4;
 use vrouter_tests::paced::{Paced, PacedReport};
 use vrouter_tests::process::Daemon;
-use vrouter_tests::{Answer, Frr, Lab, Namespace, Node, PATIENCE, Pod, Probe, transfer, wait_until};
+use vrouter_tests::{
+    AgentConfig, Answer, Frr, Lab, Namespace, Node, PATIENCE, Pod, Probe, transfer, wait_until,
+};
 
 /// Datagrams per second of each stream: what two busy cores carry without loss in a build without optimisation.
 const PACE: u32 = 1000;
@@ -308,12 +310,45 @@ fn a_connection_with_bulk_lives_through_a_restart_and_an_upgrade() {
 }
 
 #[test]
+fn an_answer_to_the_host_finds_its_way_after_a_restart_where_workloads_may_begin_nothing() {
+    let lab = Lab::new();
+    let closed = AgentConfig::new(ASN).vrf(&city(11).line("host = \"closed\""));
+    let mut one = Node::prepare(&lab, "gw-11", 11, &closed);
+    one.supervise(None);
+    one.start_agent();
+    let pod = one.add_pod("near");
+    let server = pod.namespace().run(|| UdpSocket::bind((pod.v4(), 5000))).unwrap();
+    let client = one.namespace().run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    for socket in [&server, &client] {
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    }
+    client.send_to(b"question", (pod.v4(), 5000)).unwrap();
+    let mut buffer = [0; 32];
+    let (length, asker) = server.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"question");
+    one.restart_agent();
+    server.send_to(b"answer", asker).unwrap();
+    let (length, _) = client.recv_from(&mut buffer).expect("the answer comes, though the agent is another");
+    assert_eq!(&buffer[..length], b"answer");
+    // What the host has not asked for stays outside, before a restart and after.
+    let stranger = one.namespace().run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    stranger.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    server.send_to(b"hello", (asker.ip(), stranger.local_addr().unwrap().port())).unwrap();
+    assert!(stranger.recv_from(&mut buffer).is_err());
+    assert!(!one.supervisor().held().iter().any(|name| name == "flows"), "they are taken over once");
+}
+
+#[test]
 fn the_watchdog_hears_of_the_agent_twice_as_often_as_it_must() {
     let scene = Scene::set(Some(Duration::from_millis(1000)));
     let (begin, before) = (Instant::now(), scene.one.supervisor().watchdogs().len());
     wait_until("some beats", PATIENCE, || scene.one.supervisor().watchdogs().len() >= before + 4);
     assert!(begin.elapsed() >= Duration::from_millis(1000), "not more often than that either");
     let status = || scene.one.supervisor().last("STATUS").unwrap_or_default();
+    scene.one.ctl(&["reload"]);
+    assert_eq!(scene.one.supervisor().last("RELOADING").as_deref(), Some("1"));
+    assert!(scene.one.supervisor().last("MONOTONIC_USEC").is_some(), "or systemd would end the agent");
+    scene.one.supervisor().wait_ready();
     wait_until("the status to be told", PATIENCE, || status().starts_with("healthy: 2 ports, 1 of 1 BGP"));
 }
 
