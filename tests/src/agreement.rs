@@ -116,10 +116,11 @@ fn files(found: &mut Vec<String>, node: &Node, view: &View) {
         (file(port), (json(label), json(addresses)))
     });
     differ(found, "state files", &wanted.collect(), &saved);
-    let own = ["lock", "labels.json", "routes.json"];
-    for name in names.iter().filter(|name| !name.starts_with("ports/") && !own.contains(&name.as_str())) {
-        found.push(format!("the state directory holds {name}"));
-    }
+    let is_left = |name: &&String| {
+        let unfinished = [".new", ".tmp", ".bad"].into_iter().any(|end| name.ends_with(end));
+        name.starts_with("deletes/") || unfinished
+    };
+    found.extend(names.iter().filter(is_left).map(|name| format!("the state directory holds {name}")));
 }
 
 /// The host's side: veths, routes through `vrouter0`, nftables chains.
@@ -135,7 +136,9 @@ fn kernel(
     let mut routes = BTreeSet::new();
     for family in ["-4", "-6"] {
         let shown = ip_json(host, &[family, "route", "show", "dev", "vrouter0"]);
-        let shown = shown.as_array().cloned().unwrap_or_default();
+        let mut shown = shown.as_array().cloned().unwrap_or_default();
+        // The interface's own addresses.
+        shown.retain(|route| route["protocol"] != "kernel");
         routes.extend(shown.iter().filter_map(|route| route["dst"].as_str()?.parse::<IpAddr>().ok()));
     }
     differ(found, "host routes", addresses, &routes);

@@ -212,3 +212,53 @@ fn a_spoilt_delete_still_finds_its_port_by_the_name_of_its_file() {
     });
     wait_agreement("after deletes of which some were spoilt", &node, 11, &pods, None);
 }
+
+/// Each way to spoil a file that a process could stumble over.
+const WAYS: [&str; 7] = [
+    "true",
+    "echo '{}' >",
+    "head -c 300 /dev/urandom >",
+    "mkdir",
+    "mkfifo",
+    "ln -s /dev/zero",
+    "truncate -s 1T",
+];
+
+#[test]
+fn whatever_file_is_spoilt_and_however_the_agent_starts_serves_and_stops() {
+    let lab = Lab::new();
+    let mut node = Node::start(&lab, "gw-11", 11, &gateway(11, &[]));
+    let mut pods = vec![Sandbox::new(&node, "stays"), Sandbox::new(&node, "goes")];
+    pods.iter_mut().for_each(|pod| pod.add().unwrap());
+    pods.pop().unwrap().delete().unwrap();
+    node.stop_agent();
+    let state = node.directory().join("state");
+    let files = vrouter_tests::cni_run::files_under(&state);
+    assert!(files.len() >= 3, "{files:?}");
+    let shell = |script: &str| {
+        assert!(
+            std::process::Command::new("sh").args(["-c", script]).status().unwrap().success(),
+            "{script}"
+        );
+    };
+    let kept = lab.path("kept");
+    shell(&format!("cp -a {} {}", state.display(), kept.display()));
+    for file in files {
+        let name = file.strip_prefix(&state).unwrap().display().to_string();
+        for way in WAYS {
+            let what = format!("{name}: {way}");
+            shell(&format!("rm -rf {0}; cp -a {1} {0}", state.display(), kept.display()));
+            shell(&format!("rm -rf {0}; {way} {0}", file.display()));
+            node.start_agent_until(|status| {
+                assert!(status.ready, "{what}: {:?}", status.problems);
+                true
+            });
+            let checked = pods[0].check();
+            assert!(name.starts_with("ports/") || checked.is_ok(), "{what}: {checked:?}");
+            let mut pod = Sandbox::new(&node, "another");
+            pod.add().unwrap_or_else(|said| panic!("{what}: {said:?}"));
+            pod.delete().unwrap_or_else(|said| panic!("{what}: {said:?}"));
+            node.stop_agent();
+        }
+    }
+}

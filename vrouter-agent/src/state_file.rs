@@ -261,7 +261,12 @@ impl StateDir {
 
     /// What earlier runs put aside is still there to be looked at; what they left unfinished is not.
     fn note_old(&self) {
-        for dir in [self.root.clone(), self.root.join(PORTS), self.root.join(DELETES)] {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let inside = entries
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .map(|entry| entry.path());
+        let inside = inside.filter(|path| path.extension().is_none());
+        for dir in std::iter::once(self.root.clone()).chain(inside) {
             if let Err(error) = disk::sweep(&dir, disk::NEW).and_then(|()| disk::sweep(&dir, DRAFT)) {
                 self.note_writing(&Err(error));
             }

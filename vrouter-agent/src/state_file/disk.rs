@@ -84,11 +84,16 @@ pub(super) fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
 pub(super) const NEW: &str = "new";
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    scribble(path, text)?.sync_all()
+}
+
+/// Writes what need not outlive the machine, nor be whole.
+pub(super) fn scribble(path: &Path, text: &[u8]) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).truncate(true).write(true).mode(0o600);
     let mut file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     file.write_all(text)?;
-    file.sync_all()
+    Ok(file)
 }
 
 /// The file is not on disk when this returns.
@@ -111,12 +116,9 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 /// Whether a file could be written, as far as the kernel knows by itself: no card has to be slow for that.
 pub(super) fn probe(dir: &Path) -> io::Result<()> {
     let path = dir.join("probe").with_extension(NEW);
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(true).write(true).mode(0o600);
-    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
-    let written = file.and_then(|mut file| file.write_all(&[0; 4096]));
+    let written = scribble(&path, &[0; 4096]);
     let _ = fs::remove_file(&path);
-    written
+    written.map(drop)
 }
 
 /// Renames what cannot be read to `*.bad`, beside what was put aside before. Returns the new name.

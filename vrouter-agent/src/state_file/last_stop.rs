@@ -28,7 +28,7 @@ impl StateDir {
     pub fn note_stop(&self, stop: &LastStop) {
         let text = serde_json::to_vec(&Versioned { version: super::VERSION, content: stop });
         if let Ok(text) = text {
-            let _ = fs::write(self.root.join(FILE), text);
+            let _ = disk::scribble(&self.root.join(FILE), &text);
         }
     }
 
