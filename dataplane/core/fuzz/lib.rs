@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
+use dataplane_core::policy::{Policy, Remote, Rule, Service};
 use dataplane_core::{
-    Fib, Frame, Gso, Hop, HostFlows, Port, Route, State, Tunnel, TunnelId, Verdict, VnetHeader, Vrf,
+    Fib, Frame, Gso, Hop, HostFlows, Port, Route, ServiceTargets, Services, Snat, State, StaticNat, Tunnel, TunnelId,
+    Verdict, VnetHeader, Vrf,
 };
 use vrouter_types::{Encap, Label, MacAddr, PortId, VrfId};
 
@@ -25,6 +27,11 @@ pub struct Node {
     without_tunnels: bool,
     without_vrf: bool,
     dscp: Option<u8>,
+    snat: bool,
+    /// Rules that allow everything, or nothing.
+    policy: Option<bool>,
+    floating: bool,
+    served: bool,
 }
 
 /// A virtio-net header, however wrong.
@@ -43,7 +50,17 @@ impl Node {
                 fib.host.insert(*addr, PortId(id));
             }
             let mac = MacAddr([2, 0, 0, 0, 0, last]);
+            let allowed = |v4| Rule { v4, protocol: None, service: Service::Any, remote: Remote::Any };
+            let rules = |open: bool| -> Box<[Rule]> {
+                if open { [allowed(true), allowed(false)].into() } else { Box::default() }
+            };
+            let policy = |open| Policy { generation: 1, ingress: rules(open), egress: rules(open) };
+            let nat = StaticNat { fixed: addresses[0], floating: [10, 2, 0, last].into(), vrf: VrfId(0) };
+            let served = Services { metadata: true, dns: true, ..Services::default() };
             let port = Port {
+                policy: self.policy.map(|open| Arc::new(policy(open))),
+                nat: self.floating.then_some(nat).into_iter().collect(),
+                services: self.served.then(|| Arc::new(served)),
                 macs: vec![MacAddr([2, 0, 0, 0, 0, 9])],
                 addresses,
                 prefixes: vec!["10.9.0.0/16".parse().unwrap()],
@@ -54,6 +71,7 @@ impl Node {
             fib.ilm.insert(Label::new(16 + id).unwrap(), PortId(id));
         }
         fib.sources.insert(PE.into());
+        fib.services = ServiceTargets { metadata: 8775, dns: 5300 };
         if !self.without_tunnels {
             for (id, encap) in [(0, Encap::MplsOverUdp), (1, Encap::MplsOverGre)] {
                 let tunnel = Tunnel { remote: PE.into(), encap, mtu: self.tunnel_mtu };
@@ -68,6 +86,7 @@ impl Node {
 
     fn vrf(&self) -> Vrf {
         let mut vrf = Vrf {
+            snat: self.snat.then_some(Snat::BOTH),
             host_open: self.host_open,
             dscp: self.dscp.map(|dscp| dscp & 63),
             ..Vrf::new(VrfId(0), "fuzz")

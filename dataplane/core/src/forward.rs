@@ -57,7 +57,9 @@ pub fn too_big(fib: &Fib, state: &mut State, port: PortId, frame: &Frame<'_>, mt
         Ok(packet) => {
             let refusal = Refusal::too_big(room(packet.is_v4(), mtu));
             let mut pipeline = Pipeline { fib, state, steps: &mut Silent };
-            pipeline.refuse(Origin::Port(port), &packet, frame.bytes(), refusal)
+            let verdict = pipeline.refuse(Origin::Port(port), &packet, frame.bytes(), refusal);
+            outside::in_own_words(&mut state.reply, port, &packet);
+            verdict
         }
         Err(reason) => Verdict::Drop(reason),
     }

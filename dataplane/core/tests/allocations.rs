@@ -11,9 +11,16 @@ mod packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use dataplane_core::{Frame, ReplyTo, Verdict, VnetHeader, from_host, from_port, from_underlay};
+use std::sync::Arc;
+
+use dataplane_core::policy::{Policy, Remote, Rule, Service};
+use dataplane_core::{
+    Frame, Port, ReplyTo, Snat, StaticNat, Verdict, VnetHeader, Vrf, from_host, from_port, from_underlay,
+};
 use lab::{CITY, GATEWAY, Lab, mac, outer};
-use packets::{arp, df, echo, ethernet, labelled, solicitation, tcp, ttl, udp};
+use vrouter_types::VrfId;
+
+use packets::{arp, df, echo, ethernet, labelled, solicitation, tcp, ttl, udp, udp_ports};
 
 struct Counting;
 
@@ -115,5 +122,50 @@ fn no_tunnel_packet_and_no_packet_from_the_host_allocates() {
         let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
         let (verdict, allocations) = counted(|| from_host(&lab.fib, &mut lab.state, &mut frame));
         assert_eq!(allocations, 0, "{verdict:?}");
+    }
+}
+
+#[test]
+fn no_packet_of_a_flow_allocates() {
+    let mut lab = Lab::new();
+    lab.fib.generation = 1;
+    let mut vrf = Vrf::clone(lab.fib.vrfs[0].as_ref().unwrap());
+    vrf.snat = Some(Snat::BOTH);
+    lab.fib.vrfs[0] = Some(Arc::new(vrf));
+    let mut port = Port::clone(lab.fib.port(CITY).unwrap());
+    let any = |v4| Rule { v4, protocol: None, service: Service::Any, remote: Remote::Any };
+    let policy = Policy { generation: 1, egress: [any(true), any(false)].into(), ..Policy::default() };
+    port.policy = Some(Arc::new(policy));
+    let floating = "198.51.100.3".parse().unwrap();
+    port.nat = vec![StaticNat { fixed: "10.20.11.3".parse().unwrap(), floating, vrf: VrfId(1) }];
+    lab.fib.insert_port(Arc::new(port));
+    // The second of each is known.
+    for packet in [
+        udp("10.20.11.2", "10.20.12.7", 100),
+        udp("10.20.11.2", "203.0.113.9", 100),
+        echo("fd00:20:11::2", "2001:db8::9", 128, 7),
+    ] {
+        for round in ["begins", "goes on"] {
+            let mut bytes = ethernet(GATEWAY, mac(CITY), &packet);
+            let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
+            let (verdict, allocations) = counted(|| from_port(&lab.fib, &mut lab.state, CITY, &mut frame));
+            assert_eq!(allocations, 0, "a flow {round}: {verdict:?}");
+            assert!(matches!(verdict, Verdict::ToUnderlay(_) | Verdict::ToHost));
+        }
+    }
+    for bytes in
+        [udp_ports("203.0.113.9", "169.254.64.2", (9, 40000), 9), udp("203.0.113.9", "169.254.64.2", 9)]
+    {
+        let mut bytes = bytes;
+        let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
+        let (verdict, allocations) = counted(|| from_host(&lab.fib, &mut lab.state, &mut frame));
+        assert_eq!(allocations, 0, "{verdict:?}");
+    }
+    for dst in ["10.20.11.2", "198.51.100.3"] {
+        let mut bytes = labelled(16, true, 64, &udp("10.20.12.7", dst, 100));
+        let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
+        let (verdict, allocations) =
+            counted(|| from_underlay(&lab.fib, &mut lab.state, outer("192.0.2.1", 0), &mut frame));
+        assert_eq!(allocations, 0, "refused by policy: {verdict:?}");
     }
 }

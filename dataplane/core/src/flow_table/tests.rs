@@ -129,7 +129,7 @@ fn a_flood_is_refused_and_costs_no_old_flow() {
     assert_eq!(refusals.len(), 1899);
     assert!(refusals.iter().all(|reason| *reason == DropReason::FlowLimitPort), "a port's share");
     let full: Vec<DropReason> =
-        (0..5000).filter_map(|n| plain(&table, tuple(2 + n % 50, UDP, n as u16), 10).err()).collect();
+        (0..5000u16).filter_map(|n| plain(&table, tuple(2 + u32::from(n % 50), UDP, n), 10).err()).collect();
     assert!(full.contains(&DropReason::FlowTableFull), "the whole table");
     assert!(table.find(&tuple(1, TCP, 1), 10).is_some());
     assert!(table.find(&tuple(1, TCP, 1), 7_000_000).is_some(), "hours later, since it is established");

@@ -17,8 +17,11 @@ use crate::flow_table::{Class, Direction, Flow, Seen, Translation, classify};
 use crate::frame::Frame;
 use crate::nat::{METADATA_V4, METADATA_V6, StaticNat, is_service_address, service_address, service_port};
 use crate::packet::{Fragment, Packet, TCP, UDP};
+use crate::reply::ETHERNET_HEADER;
+use crate::state::ReplyBuffer;
 use crate::trace::Recorder;
 use crate::verdict::{DropReason, Verdict};
+use crate::vnet::VnetHeader;
 
 const DNS_PORT: u16 = 53;
 const METADATA_PORT: u16 = 80;
@@ -166,10 +169,10 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         if target == 0 {
             return None;
         }
-        Some(self.to_service(port, packet, translation, (gateway, target), frame))
+        Some(self.pass_to_service(port, packet, translation, (gateway, target), frame))
     }
 
-    fn to_service(
+    fn pass_to_service(
         &mut self,
         port: &'p Port,
         packet: &Packet,
@@ -283,5 +286,15 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Some(flow) if flow.translation != arrived => Err(DropReason::FlowClash.into()),
             _ => Ok(()),
         }
+    }
+}
+
+/// An error about a packet that had left with a floating address already, as its sender knows the packet.
+pub(super) fn in_own_words(reply: &mut ReplyBuffer, port: &Port, about: &Packet) {
+    let Some(nat) = port.floating(about.src) else { return };
+    let Some(bytes) = reply.bytes_mut().get_mut(ETHERNET_HEADER..) else { return };
+    let mut frame = Frame::new(bytes, VnetHeader::NONE);
+    if let Ok(mut error) = Packet::parse(frame.bytes()) {
+        translate(&mut frame, &mut error, NewEnd { end: End::Destination, address: nat.fixed, port: None });
     }
 }

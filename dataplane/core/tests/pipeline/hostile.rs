@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use dataplane_core::policy::{Policy, Remote, Rule, Service};
 use dataplane_core::{
-    DropReason, Fib, Frame, Gso, HostFlows, ReplyTo, Route, State, Verdict, VnetHeader, from_host, from_port,
-    from_underlay,
+    DropReason, Fib, Frame, Gso, HostFlows, Port, ReplyTo, Route, ServiceTargets, Services, Snat, State,
+    StaticNat, Verdict, VnetHeader, Vrf, from_host, from_port, from_underlay,
 };
 use proptest::prelude::*;
-use vrouter_types::{Label, PortId};
+use vrouter_types::{Label, PortId, VrfId};
 
 use crate::lab::{CITY, Lab, assert_sound, fib, hop, mac, outer};
 use crate::packets::{arp, echo, ethernet, labelled, solicitation, tcp, tos, ttl, udp};
@@ -31,9 +32,26 @@ fn vnets() -> impl Strategy<Value = VnetHeader> {
 
 /// Packets that are almost right, so that the deeper steps are reached.
 fn packets() -> impl Strategy<Value = Vec<u8>> {
-    let pods =
-        ["10.20.11.2", "10.20.11.3", "10.20.12.7", "10.20.13.7", "10.20.14.7", "203.0.113.9", "169.254.1.1"];
-    let sixes = ["fd00:20:11::2", "fd00:20:11::3", "fd00:20:12::7", "fe80::1", "fe80::9", "ff02::1:ff00:1"];
+    let pods = [
+        "10.20.11.2",
+        "10.20.11.3",
+        "10.20.12.7",
+        "10.20.13.7",
+        "10.20.14.7",
+        "203.0.113.9",
+        "169.254.1.1",
+        "169.254.64.2",
+        "169.254.169.254",
+    ];
+    let sixes = [
+        "fd00:20:11::2",
+        "fd00:20:11::3",
+        "fd00:20:12::7",
+        "fe80::1",
+        "fe80::9",
+        "ff02::1:ff00:1",
+        "fd76:7274::2",
+    ];
     let ends = prop_oneof![
         (prop::sample::select(pods.to_vec()), prop::sample::select(pods.to_vec())),
         (prop::sample::select(sixes.to_vec()), prop::sample::select(sixes.to_vec())),
@@ -75,10 +93,24 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn open() -> Policy {
+    let any = |v4| Rule { v4, protocol: None, service: Service::Any, remote: Remote::Any };
+    let rules = || [any(true), any(false)].into();
+    Policy { generation: 1, ingress: rules(), egress: rules() }
+}
+
+fn change_ports(fib: &mut Fib, change: impl Fn(&mut Port)) {
+    fib.ports.iter_mut().flatten().for_each(|port| change(Arc::make_mut(port)));
+}
+
+fn change_vrf(fib: &mut Fib, change: impl Fn(&mut Vrf)) {
+    fib.vrfs.iter_mut().flatten().for_each(|vrf| change(Arc::make_mut(vrf)));
+}
+
 /// The lab's state with pieces torn out and MTUs that nobody would configure.
 fn fibs() -> impl Strategy<Value = Fib> {
     let mtu = prop_oneof![0u16..100, 500u16..1600, Just(u16::MAX)];
-    (prop::collection::vec(0u8..6, 0..3), mtu.clone(), mtu).prop_map(|(torn, port_mtu, tunnel_mtu)| {
+    (prop::collection::vec(0u8..10, 0..4), mtu.clone(), mtu).prop_map(|(torn, port_mtu, tunnel_mtu)| {
         let mut fib = fib();
         for slot in fib.ports.iter_mut().flatten() {
             Arc::make_mut(slot).mtu = port_mtu;
@@ -93,6 +125,19 @@ fn fibs() -> impl Strategy<Value = Fib> {
                 2 => fib.tunnels.clear(),
                 3 => fib.tunnels.iter_mut().take(1).for_each(|tunnel| *tunnel = None),
                 4 => fib.ilm.remove(Label::new(16).unwrap()),
+                6 => change_vrf(&mut fib, |vrf| vrf.snat = Some(Snat::BOTH)),
+                7 => change_ports(&mut fib, |port| port.policy = Some(Arc::new(open()))),
+                8 => change_ports(&mut fib, |port| {
+                    let floating = "203.0.113.9".parse().unwrap();
+                    let nat = StaticNat { fixed: port.addresses[0], floating, vrf: VrfId(0) };
+                    port.nat = vec![nat];
+                }),
+                9 => {
+                    fib.services = ServiceTargets { metadata: 8775, dns: 5300 };
+                    let served = Services { metadata: true, dns: true, ..Services::default() };
+                    let served = Arc::new(served);
+                    change_ports(&mut fib, |port| port.services = Some(Arc::clone(&served)));
+                }
                 _ => {
                     let mut vrf = fib.vrfs[0].as_deref().unwrap().clone();
                     vrf.routes.insert("0.0.0.0/0".parse().unwrap(), Route::Tunnel(Box::new([])));

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dataplane_core::nat::{service_address, service_port};
 use dataplane_core::{
-    DropReason, FlowLimits, FlowTable, Gso, HostFlows, Port, Route, ServiceTargets, Services, Snat, State,
-    StaticNat, Verdict, VnetHeader,
+    DropReason, FlowLimits, FlowTable, Frame, Gso, HostFlows, Port, Route, ServiceTargets, Services, Snat,
+    State, StaticNat, Verdict, VnetHeader, too_big,
 };
 use vrouter_types::{PortId, VrfId};
 
@@ -384,6 +384,13 @@ fn errors_about_packets_with_a_floating_address_find_the_workload() {
     // What we refuse ourselves is told in the sender's own words.
     let expired = ttl(udp("10.20.11.2", SERVER, 3), 1);
     assert!(matches!(lab.port(CITY, &expired).verdict, Verdict::Reply(_)));
+    assert_eq!(ends(&lab.reply()[14 + 28..]), ("10.20.11.2".to_owned(), SERVER.to_owned()));
+    // Also where the path turns out narrower than we knew, once the packet has its other address.
+    let mut out = lab.port(CITY, &df(udp("10.20.11.2", SERVER, 1000)));
+    let frame = Frame::new(&mut out.bytes, VnetHeader::NONE);
+    assert!(matches!(too_big(&lab.fib, &mut lab.state, CITY, &frame, 800), Verdict::Reply(_)));
+    assert_sound(&lab.reply()[14..]);
+    assert_eq!(ends(&lab.reply()[14..]).1, "10.20.11.2");
     assert_eq!(ends(&lab.reply()[14 + 28..]), ("10.20.11.2".to_owned(), SERVER.to_owned()));
     let big = df(udp("10.20.11.2", SERVER, 1460));
     assert!(matches!(lab.port(CITY, &big).verdict, Verdict::Reply(_)));
