@@ -34,6 +34,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod node;
+pub mod openstack;
 pub mod paced;
 pub mod packets;
 pub mod pod;

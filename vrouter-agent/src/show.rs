@@ -20,7 +20,7 @@ use std::time::Duration;
 use agent_api::{
     ApiError, DropCount, Drops, ErrorKind, LabelUse, Labels, Memory, MemoryPart, PortCounters, PortServed,
     PortStatus, Ports, RouteNexthop, Routes, Status, TraceReply, TraceRequest, TrafficRates, TunnelStatus,
-    Tunnels, VrfRoute, VrfSummary, Vrfs,
+    Tunnels, VrfRoute, VrfSummary, Vrfs, WaitingTap,
 };
 use bgp_peer::{SpeakerSummary, State};
 use dataplane::TunnelCounters;
@@ -149,7 +149,8 @@ fn vrf_route(overlay: &Overlay, tunnels: &BTreeMap<TunnelId, Tunnel>, entry: &Ro
 /// `show ports`, with each port's counters and what it does now.
 pub fn ports(overlay: &Overlay, read: impl Fn(PortId) -> (dataplane::PortCounters, Option<Rate>)) -> Ports {
     let status = |port: &Port| port_status(overlay, port, read(port.saved.port));
-    Ports { ports: overlay.ports().map(status).collect() }
+    let waits = |(tap, why): (&str, &str)| WaitingTap { interface: tap.to_owned(), reason: why.to_owned() };
+    Ports { ports: overlay.ports().map(status).collect(), waiting: overlay.waiting().map(waits).collect() }
 }
 
 fn port_status(

@@ -108,7 +108,7 @@ fn pass(node: &mut Node, millis: u64) {
 #[test]
 fn one_array_is_one_write_one_publication_and_one_answer_in_the_order_that_is_promised() {
     let mut node = Node::new();
-    (1..=3).for_each(|n| drop(node.links.insert(format!("tap{n}"))));
+    node.links.extend((1..=3).map(|n| format!("tap{n}")));
     let many = (1..=3).map(|n| attachment(n, json!({}))).collect();
     node.openstack(Change::Attach(many)).unwrap();
     let kinds: Vec<&str> = node.log.iter().map(kind).collect();

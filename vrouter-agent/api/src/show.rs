@@ -125,6 +125,19 @@ pub struct RouteNexthop {
 pub struct Ports {
     /// In order of their numbers.
     pub ports: Vec<PortStatus>,
+    /// Taps that OpenStack speaks of and that have no port yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingTap>,
+}
+
+/// A tap without a port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingTap {
+    /// The tap.
+    pub interface: String,
+    /// What it waits for.
+    pub reason: String,
 }
 
 /// One port.

@@ -200,6 +200,9 @@ pub(crate) enum Show {
     /// What takes the agent's memory
     #[command(after_help = "Example:\n  vrouterctl show memory")]
     Memory,
+    /// What nova and neutron's agents have said: taps, what they wait for, VPN instances
+    #[command(after_help = "Example:\n  vrouterctl show openstack")]
+    Openstack,
     /// Dropped packets, by reason
     #[command(after_help = "Examples:\n  vrouterctl show drops\n  vrouterctl show drops --all")]
     Drops {

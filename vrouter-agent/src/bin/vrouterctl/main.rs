@@ -177,6 +177,7 @@ fn run_show(ask: &mut Asker, show: &Show) -> Result<String, ClientError> {
             ask.get(target.with("limit", *limit).as_str(), render::flows)
         }
         Show::Memory => ask.get(path::MEMORY, render::agent::memory),
+        Show::Openstack => ask.get(path::OPENSTACK, render::openstack),
         Show::Bgp(Bgp::Rtc) => ask.get(path::BGP_RTC, render::bgp::rtc),
         Show::Bgp(Bgp::Summary) => ask.get(path::BGP_SUMMARY, render::bgp::summary),
         Show::Bgp(Bgp::Neighbors { address }) => {

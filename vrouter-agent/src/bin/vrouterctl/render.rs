@@ -5,6 +5,7 @@ pub(crate) mod bgp;
 pub(crate) mod explain;
 mod flows;
 mod forwarding;
+mod openstack;
 mod ports;
 
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use agent_api::{TraceReply, Vrfs};
 pub(crate) use agent::{monitored, reloaded, status};
 pub(crate) use flows::flows;
 pub(crate) use forwarding::{drops, drops_all, labels, routes, tunnels};
+pub(crate) use openstack::openstack;
 pub(crate) use ports::{attached, detached, ports};
 
 use crate::table::{Table, list};

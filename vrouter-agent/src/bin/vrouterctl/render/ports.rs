@@ -7,7 +7,7 @@ use crate::table::{Table, list, maybe, per_second};
 /// `show ports`.
 pub(crate) fn ports(reply: &Ports) -> String {
     if reply.ports.is_empty() {
-        return "There are no ports.\n".to_owned();
+        return format!("There are no ports.\n{}", waiting(reply));
     }
     let mut table = Table::new([">Port", "Interface", "VRF", ">Label", "MAC", "Addresses", "Name", "State"]);
     for port in &reply.ports {
@@ -25,12 +25,22 @@ pub(crate) fn ports(reply: &Ports) -> String {
     let mut text = format!("{}\n{}", table.render(), traffic(reply));
     text.push_str(&served(reply));
     text.push_str(&reach(reply));
+    text.push_str(&waiting(reply));
     let hidden: Vec<String> = reply.ports.iter().filter_map(hidden_from_host).collect();
     if !hidden.is_empty() {
         text.push('\n');
         text.extend(hidden);
     }
     text
+}
+
+/// Taps that nova has plugged and that have no port, a line each.
+fn waiting(reply: &Ports) -> String {
+    let mut table = Table::new(["Tap", "Waits"]);
+    for tap in &reply.waiting {
+        table.row([tap.interface.clone(), tap.reason.clone()]);
+    }
+    if table.is_empty() { String::new() } else { format!("\n{}", table.render()) }
 }
 
 /// Ports with security groups or floating addresses, a line each.
@@ -203,7 +213,8 @@ mod tests {
             tx_packets_per_second: 12.0,
             ..TrafficRates::default()
         });
-        let reply = Ports { ports: vec![port(0, "vr0a1b2c3d4e5f6", "smart", &["10.0.0.2"]), other] };
+        let reply =
+            Ports { ports: vec![port(0, "vr0a1b2c3d4e5f6", "smart", &["10.0.0.2"]), other], waiting: vec![] };
         let expected = "\
 Port  Interface        VRF       Label  MAC                Addresses          Name           State
    0  vr0a1b2c3d4e5f6  smart        16  02:00:00:00:00:01  10.0.0.2           city-1/sensor  up
@@ -216,7 +227,7 @@ Port  Received  Octets  Packets/s  Bit/s     Sent  Octets  Packets/s  Bit/s  Dro
 The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or another VRF's port has it.
 ";
         assert_eq!(ports(&reply), expected);
-        assert_eq!(ports(&Ports { ports: vec![] }), "There are no ports.\n");
+        assert_eq!(ports(&Ports { ports: vec![], waiting: vec![] }), "There are no ports.\n");
     }
 
     #[test]
@@ -224,7 +235,8 @@ The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or an
         let mut machine = port(3, "tap0", "smart", &["10.0.0.2"]);
         machine.vlan = Some(101);
         machine.counters.served.dhcp = 4;
-        let text = ports(&Ports { ports: vec![machine, port(4, "veth1", "smart", &["10.0.0.3"])] });
+        let text =
+            ports(&Ports { ports: vec![machine, port(4, "veth1", "smart", &["10.0.0.3"])], waiting: vec![] });
         let served = "\nPort  Interface  DHCP  DHCPv6  Router advertisements\n   3  tap0.101      4       0                      0\n";
         assert!(text.contains(served), "{text}");
     }
