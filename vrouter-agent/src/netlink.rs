@@ -33,6 +33,8 @@ use crate::event::Underlay;
 /// Events that wait for the agent's loop. While it is full the kernel holds further messages, and when those are too
 /// many it says so and everything is read afresh: nothing grows.
 const EVENTS: usize = 64;
+/// Packets from the host that wait while an agent takes over from another: four times the kernel's own number.
+const HOST_QUEUE: u32 = 2000;
 /// Marks our routes, as `proto 118` in `ip route`. Of the numbers that /etc/iproute2/rt_protos leaves free.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(118);
 
@@ -161,6 +163,10 @@ impl Netlink {
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))
             .build();
         let _ = self.handle.link().set(quiet).execute().await;
+        let long = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::TxQueueLen(HOST_QUEUE))
+            .build();
+        let _ = self.handle.link().set(long).execute().await;
         // Containers often switch IPv6 off for new interfaces; this one is ours. Absent without IPv6.
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "0");
         let up = LinkUnspec::new_with_index(index).up().build();
