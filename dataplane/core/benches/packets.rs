@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dataplane_core::coalesce::{Coalescer, MAX_HEADER};
+use dataplane_core::policy::{Policy, Remote, Rule, Service};
 use dataplane_core::segment::{Headers, Step, label_entry, segment};
 use dataplane_core::{
-    Fib, Frame, Gso, Hop, HostFlows, Outer, Port, Route, State, Tunnel, TunnelId, Verdict, VnetHeader, Vrf,
-    from_port, from_underlay,
+    Fib, FlowLimits, FlowTable, Frame, Gso, Hop, HostFlows, Outer, Port, Route, State, Tunnel, TunnelId,
+    Verdict, VnetHeader, Vrf, from_port, from_underlay,
 };
 use vrouter_types::{Encap, Label, MacAddr, PortId, Prefix, VrfId};
 
@@ -170,6 +171,40 @@ fn pipeline(remembered: bool) {
     });
 }
 
+/// What a port with a policy pays beside: 16,000 flows that are known, and flows that begin where others are over.
+fn flows() {
+    let mut fib = fib(ROUTES);
+    let any = Rule { v4: true, protocol: None, service: Service::Any, remote: Remote::Any };
+    let policy = Policy { generation: 1, egress: [any].into(), ..Policy::default() };
+    let mut port = Port::clone(fib.port(PORT).unwrap());
+    port.policy = Some(Arc::new(policy));
+    fib.insert_port(Arc::new(port));
+    for many in [1u16, 16_000] {
+        let packet =
+            |source| ethernet(GATEWAY, MAC, &udp_ports("10.0.0.2", "20.1.2.3", (1024 + source, 53), 18));
+        let mut frames: Vec<Vec<u8>> = (0..many).map(packet).collect();
+        for (what, pause_ms) in [("known", 0), ("that begins", 31_000)] {
+            let table = FlowTable::new(FlowLimits::default(), [1, 2]);
+            table.prepare();
+            let mut state = State::sharing(Arc::new(HostFlows::new(16, [1, 2])), Arc::new(table));
+            let mut count = 0u64;
+            measure(&format!("from_port with a policy, a flow {what}, of {many}"), 1, &mut frames, |bytes| {
+                // Once all have been seen, they are over.
+                count += 1;
+                if count.is_multiple_of(many.into()) {
+                    state.now_ms += pause_ms;
+                }
+                let (ttl, sum) = (bytes[22], [bytes[24], bytes[25]]);
+                let verdict =
+                    from_port(&fib, &mut state, PORT, &mut Frame::new(black_box(bytes), VnetHeader::NONE));
+                assert!(matches!(verdict, Verdict::ToUnderlay(_)), "{verdict:?}");
+                bytes[22] = ttl;
+                bytes[24..26].copy_from_slice(&sum);
+            });
+        }
+    }
+}
+
 /// A TCP superframe of 60,000 octets of payload, in segments of 1,400, and its virtio-net header.
 fn superframe() -> (Vec<u8>, VnetHeader) {
     let bytes = df(tcp("10.0.0.2", "20.1.2.3", 0x10, &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2], 60_000));
@@ -247,5 +282,6 @@ fn main() {
     lookups();
     pipeline(false);
     pipeline(true);
+    flows();
     bulk();
 }

@@ -146,7 +146,12 @@ impl Agent {
             entries: count(part.entries),
             bytes: Some(count(part.octets)),
         };
-        Ok(show::memory(&self.overlay, memory::usage(), report.parts.iter().map(part).collect(), &self.dataplane.flow_use()))
+        Ok(show::memory(
+            &self.overlay,
+            memory::usage(),
+            report.parts.iter().map(part).collect(),
+            &self.dataplane.flow_use(),
+        ))
     }
 
     async fn metrics_page(&self) -> Result<String, ApiError> {
@@ -167,6 +172,8 @@ impl Agent {
                 port_drops: &|port| self.dataplane.port_drops(port),
                 captures: self.dataplane.captures(),
                 unlearned: self.dataplane.unlearned(),
+                flows: self.dataplane.flow_use(),
+                node_ports: self.config.dataplane.flows.node_ports().count(),
             },
         }))
     }

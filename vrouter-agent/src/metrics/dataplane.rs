@@ -1,7 +1,7 @@
 //! The dataplane's own metrics: its workers, why each port's packets were dropped, who looks on.
 
 use ::dataplane::WorkerHealth;
-use dataplane_core::DropReason;
+use dataplane_core::{DropReason, FlowUse};
 use vrouter_types::PortId;
 
 use super::{Page, Sources};
@@ -16,6 +16,10 @@ pub struct Workings<'a> {
     pub captures: usize,
     /// Addresses that workloads showed and that were too many to be told.
     pub unlearned: u64,
+    /// How full the flow table is.
+    pub flows: FlowUse,
+    /// Ports of the node for workloads.
+    pub node_ports: usize,
 }
 
 pub(super) fn dataplane(page: &mut Page, sources: &Sources<'_>) {
@@ -54,6 +58,28 @@ pub(super) fn dataplane(page: &mut Page, sources: &Sources<'_>) {
             ];
             page.sample(name, &labels, packets);
         }
+    }
+    let flows = &workings.flows;
+    for (name, kind, help, value) in [
+        ("vrouter_flows", "gauge", "Flows that are remembered", flows.flows as u64),
+        ("vrouter_flow_slots", "gauge", "Slots of the flow table in use", flows.slots as u64),
+        ("vrouter_flow_slots_max", "gauge", "Slots of the flow table", flows.capacity as u64),
+        (
+            "vrouter_flows_refused_total",
+            "counter",
+            "Flows refused for want of room or of a port",
+            flows.refused,
+        ),
+        ("vrouter_flow_table_bytes", "gauge", "Memory of the flow table", flows.octets as u64),
+        (
+            "vrouter_node_ports",
+            "gauge",
+            "Ports of the node that workloads' flows leave with",
+            flows.node_ports.into(),
+        ),
+        ("vrouter_node_ports_max", "gauge", "Ports of the node for workloads", workings.node_ports as u64),
+    ] {
+        page.single(name, kind, help, value);
     }
     page.single("vrouter_captures", "gauge", "Captures that run", workings.captures);
     let help = "Addresses that workloads showed and that were too many to be told";

@@ -50,6 +50,15 @@ fn page(neighbors: Vec<NeighborView>) -> String {
             port_drops: &|_| vec![(DropReason::NoRoute, 3)],
             captures: 1,
             unlearned: 4,
+            flows: dataplane_core::FlowUse {
+                flows: 7,
+                slots: 9,
+                capacity: 65536,
+                node_ports: 2,
+                refused: 3,
+                octets: 1024,
+            },
+            node_ports: 8192,
         },
     })
 }
@@ -135,6 +144,8 @@ async fn names_are_those_that_frr_and_gobgp_users_look_for() {
     assert_eq!(samples["bgp_received_update_total{peer=\"192.0.2.1\"}"], 7.0);
     assert_eq!(samples["vrouter_worker_moves{worker=\"0\"}"], 0.0);
     assert_eq!(samples["vrouter_worker_turns_total{worker=\"0\"}"], 8.0);
+    assert_eq!((samples["vrouter_flows"], samples["vrouter_flow_slots_max"]), (7.0, 65536.0));
+    assert_eq!((samples["vrouter_flows_refused_total"], samples["vrouter_node_ports_max"]), (3.0, 8192.0));
     assert_eq!((samples["vrouter_captures"], samples["vrouter_unlearned_total"]), (1.0, 4.0));
     assert_eq!(samples["process_resident_memory_bytes"], 5_000_000.0);
     assert_eq!(samples["vrouter_vrf_routes{vrf=\"city\"}"], 0.0);
