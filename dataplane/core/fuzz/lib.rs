@@ -2,13 +2,15 @@
 //!
 //! Run one with `cargo +nightly fuzz run from_port` from the folder above.
 
+pub mod harness;
+
 use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use dataplane_core::policy::{Policy, Remote, Rule, Service};
 use dataplane_core::{
-    Fib, Frame, Gso, Hop, HostFlows, Port, Route, ServiceTargets, Services, Snat, State, StaticNat, Tunnel, TunnelId,
-    Verdict, VnetHeader, Vrf,
+    Fib, Frame, Gso, Hop, HostFlows, Port, Route, ServiceTargets, Services, Snat, State, StaticNat, Tunnel,
+    TunnelId, Verdict, VnetHeader, Vrf,
 };
 use vrouter_types::{Encap, Label, MacAddr, PortId, VrfId};
 
