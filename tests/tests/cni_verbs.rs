@@ -61,6 +61,9 @@ fn the_pod_has_addresses_routes_neighbours_and_an_mtu_that_fits() {
         let info = infos.iter().find(|info| info["local"] == address).unwrap();
         assert_eq!((info["prefixlen"].as_u64(), info.get("tentative")), (Some(length), None), "{info}");
     }
+    // Nobody else can be on the link, so nobody is asked, for the link-local address neither.
+    let dad = bench.pod.run(|| std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_dad"));
+    assert_eq!(dad.unwrap().trim(), "0");
     for (family, gateway) in [("-4", "169.254.1.1"), ("-6", "fe80::1")] {
         let route = ip_json(&bench.pod, &[family, "route", "show", "default"]);
         assert_eq!((route[0]["gateway"].as_str(), route[0]["dev"].as_str()), (Some(gateway), Some("eth0")));

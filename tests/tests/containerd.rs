@@ -48,6 +48,7 @@ with_both! {
     many_at_once: thirty_pods_at_once_come_and_go_without_a_trace;
     killed_in_mid_add: a_runtime_killed_in_mid_add_leaves_nothing_that_garbage_collection_does_not_take;
     out_of_patience: a_runtime_that_loses_patience_leaves_nothing;
+    broken_list: a_plugin_behind_ours_that_fails_add_and_del_cannot_make_ours_leak;
 }
 
 /// One agent that does not get on, as on a machine that swaps. It goes on when this is dropped.
@@ -131,7 +132,11 @@ impl Edge {
 
     /// What CRI-O does when it starts: everything that belongs to no pod goes.
     fn collect_garbage(&self) {
-        let pods = self.containerd.pods().unwrap();
+        self.collect_garbage_but(&self.containerd.pods().unwrap());
+    }
+
+    /// Everything goes but what belongs to these.
+    fn collect_garbage_but(&self, pods: &[String]) {
         let valid: Vec<_> = pods.iter().map(|id| json!({ "containerID": id, "ifname": "eth0" })).collect();
         let conf = json!({
             "cniVersion": "1.1.0", "name": self.network, "type": "vrouter-cni", "socket": self.node.socket(),
@@ -406,4 +411,22 @@ fn containerd_2_tells_the_kubelet_what_status_says() {
     edge.node.start_agent();
     wait_for("the network to be ready again", PATIENCE, || edge.containerd.network_ready());
     ping(edge.node.namespace(), &lamp.v4).unwrap();
+}
+
+/// The runtime then never comes to our DEL (containerd#12130).
+fn broken_list(release: &Release) {
+    let edge =
+        Edge::with(release, &["0.3.1", "0.4.0", "1.0.0", "1.1.0"], &[json!({ "type": "no-such-plugin" })]);
+    let before = edge.traces();
+    let said = edge.containerd.run_pod(&PodSpec::new("unlucky")).unwrap_err();
+    assert!(said.contains("no-such-plugin"), "{said}");
+    // Where containerd keeps the sandbox, a kubelet tries to remove it, in vain.
+    for id in edge.containerd.pods().unwrap() {
+        let _ = edge.containerd.stop(&edge.containerd.pod_of(&id));
+    }
+    // Its address is not given to another meanwhile, and whoever collects garbage gets it back.
+    edge.collect_garbage_but(&[]);
+    assert!(edge.ports().is_empty(), "{:?}", edge.ports());
+    let now = edge.traces();
+    assert_eq!((now.0, now.1, now.2, now.3), (before.0, before.1, before.2, before.3));
 }
