@@ -125,7 +125,9 @@ fn the_sample_is_a_configuration_that_works() {
     assert_eq!(config.vrfs.len(), 1);
     // What stands in it as comments works as well.
     let all: Vec<&str> = SAMPLE.lines().map(uncomment).collect();
-    let all = all.join("\n").replace("/etc/vrouter/edge1.key", &file.to_string_lossy());
+    let key = directory.path().join("edge1.key");
+    fs::write(&key, "secret\n").unwrap();
+    let all = all.join("\n").replace("/etc/vrouter/edge1.key", &key.to_string_lossy());
     fs::write(&file, all).unwrap();
     let config = crate::config::Config::load(&file).unwrap();
     assert_eq!(config.bgp.neighbors.len(), 1);
