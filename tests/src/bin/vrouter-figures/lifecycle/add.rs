@@ -32,6 +32,11 @@ struct Contender {
 }
 
 impl Contender {
+    /// A container's ID.
+    fn id(&self, of: &str) -> String {
+        format!("{}-{of}", self.name.replace('+', "-"))
+    }
+
     fn call(&self, container: &str, pod: &Namespace) -> CniCall {
         CniCall::of(&self.plugin, &self.host).container(container, pod.path())
     }
@@ -59,7 +64,7 @@ pub(crate) fn add_latency(figures: &mut Figures, runs: usize) {
     own_costs(figures, &lab, &contenders[0]);
     for run in 0..runs * 4 {
         for contender in &mut contenders {
-            let (container, pod) = (format!("{}-{run}", contender.name), lab.namespace("pod"));
+            let (container, pod) = (contender.id(&run.to_string()), lab.namespace("pod"));
             let time = contender.add(&container, &pod);
             contender.alone.push(time);
             contender.delete(&container, &pod);
@@ -101,7 +106,7 @@ fn contenders(lab: &Lab, node: &Node) -> Vec<Contender> {
 /// All begin together; each one's time counts.
 fn burst(lab: &Lab, contender: &Contender, run: usize) -> Vec<f64> {
     let pods: Vec<_> = (0..AT_ONCE)
-        .map(|number| (format!("{}-{run}-{number}", contender.name), lab.namespace(&format!("pod{number}"))))
+        .map(|number| (contender.id(&format!("{run}-{number}")), lab.namespace(&format!("pod{number}"))))
         .collect();
     let start = std::sync::Barrier::new(AT_ONCE);
     let times = std::thread::scope(|scope| {
