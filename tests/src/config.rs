@@ -97,6 +97,7 @@ impl AgentConfig {
 pub struct Vrf {
     name: String,
     targets: Vec<String>,
+    imports: Vec<String>,
     pods: Vec<String>,
     lines: Vec<String>,
 }
@@ -104,7 +105,19 @@ pub struct Vrf {
 impl Vrf {
     /// A VRF that imports and exports one route target.
     pub fn new(name: &str, target: &str) -> Vrf {
-        Vrf { name: name.to_owned(), targets: vec![target.to_owned()], pods: Vec::new(), lines: Vec::new() }
+        Vrf {
+            name: name.to_owned(),
+            targets: vec![target.to_owned()],
+            imports: Vec::new(),
+            pods: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Imports another route target, too.
+    pub fn import(mut self, target: &str) -> Vrf {
+        self.imports.push(target.to_owned());
+        self
     }
 
     /// Adds a range of pod addresses.
@@ -125,10 +138,11 @@ impl Vrf {
     }
 
     fn to_toml(&self) -> String {
-        let Vrf { name, targets, pods, lines } = self;
+        let Vrf { name, targets, imports, pods, lines } = self;
+        let imports: Vec<&String> = targets.iter().chain(imports).collect();
         let lines = lines.join("\n");
         format!(
-            "[[vrf]]\nname = \"{name}\"\nimport = {targets:?}\nexport = {targets:?}\npods = {pods:?}\n{lines}\n\n"
+            "[[vrf]]\nname = \"{name}\"\nimport = {imports:?}\nexport = {targets:?}\npods = {pods:?}\n{lines}\n\n"
         )
     }
 }

@@ -10,7 +10,9 @@ use std::process::Command;
 
 use vrouter_tests::fixture::{gateway, pair_with, wait_routes};
 use vrouter_tests::process::run_ok;
-use vrouter_tests::{Answer, Lab, Namespace, PATIENCE, Probe, Server, ask_udp, bulk, transfer, wait_until};
+use vrouter_tests::{
+    Answer, Lab, Namespace, PATIENCE, Probe, Server, ask_udp, bulk, transfer, wait_for, wait_until,
+};
 
 fn route(namespace: &Namespace, words: &str) {
     run_ok(namespace, Command::new("ip").args(["route", "add"]).args(words.split(' ')));
@@ -34,10 +36,12 @@ fn pods_hear_of_it(encapsulation: &str, overhead: u16) {
     for address in far.addresses() {
         // The first ones tell the node's kernel, then the node; then the pod hears what fits. Those are lost.
         let larger = Probe { length: usize::from(fits) + 1, ..Probe::default() };
-        match larger.send(near.namespace(), address) {
-            Answer::TooBig { mtu, .. } => assert_eq!(mtu, u32::from(fits), "{address}"),
-            other => panic!("{} octets to {address}: {other:?}", fits + 1),
-        }
+        wait_for(&format!("{} octets to {address} to be too big", fits + 1), PATIENCE, || {
+            match larger.send(near.namespace(), address) {
+                Answer::TooBig { mtu, .. } if mtu == u32::from(fits) => Ok(()),
+                other => Err(other),
+            }
+        });
         let fitting = Probe { length: usize::from(fits), ..Probe::default() };
         assert_eq!(fitting.send(near.namespace(), address), Answer::Reply, "{fits} octets to {address}");
         let to = SocketAddr::new(address, 5001);
@@ -67,15 +71,16 @@ fn ipv6_passes(encapsulation: &str) {
     }
     let to = IpAddr::V6(far.v6());
     // The first ones tell the nodes' kernels, then the nodes, in either direction.
+    let larger = Probe { length: 1281, ..Probe::default() };
+    wait_for("1281 octets to be too big", PATIENCE, || match larger.send(near.namespace(), to) {
+        Answer::TooBig { mtu: 1280, .. } => Ok(()),
+        other => Err(other),
+    });
     let largest = Probe { length: 1280, ..Probe::default() };
     wait_until("1280 octets to pass", PATIENCE, || largest.send(near.namespace(), to) == Answer::Reply);
     for length in [1000, 1100, 1279, 1280] {
         let probe = Probe { length, ..Probe::default() };
         assert_eq!(probe.send(near.namespace(), to), Answer::Reply, "{length} octets");
-    }
-    match (Probe { length: 1281, ..Probe::default() }).send(near.namespace(), to) {
-        Answer::TooBig { mtu, .. } => assert_eq!(mtu, 1280),
-        other => panic!("1281 octets: {other:?}"),
     }
     let server = Server::udp_on(far.namespace(), SocketAddr::new(to, 7000), "far");
     let question = "?".repeat(1280 - 48 - 8);

@@ -31,5 +31,5 @@ fn a_worker_that_lives_and_moves_nothing_is_named_and_one_that_moves_again_is_we
     assert!(text.contains("worker 0 has moved no packet"), "{text}");
     drop(held);
     wait_until("the worker to move packets again", PATIENCE, moves);
-    assert!(node.drops().is_empty(), "what the watchdog sends counts nowhere: {:?}", node.drops());
+    assert!(node.faults().is_empty(), "what the watchdog sends counts nowhere: {:?}", node.faults());
 }
