@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use vrouter_types::PortId;
+
 use crate::flow_cache::FlowCache;
 use crate::flow_table::{FlowLimits, FlowTable};
 use crate::host_flows::HostFlows;
@@ -26,6 +28,9 @@ pub struct State {
     pub reply: ReplyBuffer,
     /// What workloads have shown of their addresses, to be told to control.
     pub learned: Announcements,
+    /// The port whose rules refused the last packet, where that is not the one that it came from. Whoever counts the
+    /// drop takes it.
+    pub refused_by: Option<PortId>,
     /// Flows of ports with a policy and of translated addresses, the same for all workers.
     pub flow_table: Arc<FlowTable>,
     pub(crate) limiter: Limiter,
@@ -44,7 +49,16 @@ impl State {
     /// The same with flows that other workers share.
     pub fn sharing(host_flows: Arc<HostFlows>, flow_table: Arc<FlowTable>) -> State {
         let (reply, limiter, flows) = (ReplyBuffer::new(), Limiter::new(), FlowCache::new());
-        State { now_ms: 0, host_flows, reply, learned: Announcements::new(), flow_table, limiter, flows }
+        State {
+            now_ms: 0,
+            refused_by: None,
+            host_flows,
+            reply,
+            learned: Announcements::new(),
+            flow_table,
+            limiter,
+            flows,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use super::{Agent, Bgp, Caller};
-use crate::event::{Event, Underway};
+use crate::event::{Event, Opening, Underway};
 use crate::openstack::looking_glass::{self, Sources};
 use crate::openstack::port_api::PortCall;
 use crate::openstack::vpn_api::{VpnCall, VpnReply};
@@ -90,7 +90,11 @@ impl Agent {
         let dataplane = std::sync::Arc::clone(&self.dataplane);
         let open = underway.open.clone();
         let opened = spawn_blocking(move || {
-            let open = open.iter().map(|it| (it.port, dataplane.open_port(it.port, &it.interface)));
+            let open_one = |it: &Opening| match it.vlan {
+                Some(vlan) => dataplane.open_sub_port(it.port, &it.interface, vlan),
+                None => dataplane.open_port(it.port, &it.interface),
+            };
+            let open = open.iter().map(|it| (it.port, open_one(it)));
             let failed = open.filter_map(|(port, opened)| Some((port, opened.err()?)));
             failed.map(|(port, error)| (port, super::perform::port_error(&error))).collect::<Vec<_>>()
         });

@@ -100,6 +100,8 @@ async fn serve_connection(stream: TcpStream, peer: SocketAddr, proxy: Arc<Proxy>
         .header_read_timeout(IDLE)
         .max_header_size(MAX_HEAD)
         .max_headers(MAX_HEADERS)
+        // Simple clients say that they have said all, and wait.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     // A machine that breaks off or speaks no HTTP is its own trouble.
