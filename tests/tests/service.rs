@@ -2,7 +2,8 @@
 //! with hundreds of ports.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::IpAddr;
+use std::io::Read;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,7 +13,8 @@ use agent_api::{AttachPort, Client, PortKey, PortKind};
 use vrouter_tests::binaries::binary;
 use vrouter_tests::fixture::{gateway, pair, wait_routes};
 use vrouter_tests::process::{command, run, run_ok};
-use vrouter_tests::{Answer, Lab, Node, Probe};
+use vrouter_tests::sys::hold::hold;
+use vrouter_tests::{Answer, Lab, Node, PATIENCE, Probe, wait_until};
 use vrouter_types::MacAddr;
 
 /// Ports of the node that is started again.
@@ -154,4 +156,48 @@ fn hundreds_of_ports_come_back_at_once() {
         start["pauseUsec"].as_u64().unwrap_or_default() / 1000,
         cold.as_millis()
     );
+}
+
+#[test]
+fn the_service_manager_hears_nothing_while_a_worker_is_stuck() {
+    let lab = Lab::new();
+    let mut one = Node::prepare(&lab, "gw-11", 11, &gateway(11, &[]));
+    one.supervise(Some(Duration::from_millis(400)));
+    one.start_agent();
+    let beats = || one.supervisor().watchdogs().len();
+    wait_until("the first beats", PATIENCE, || beats() > 2);
+    let tasks =
+        std::fs::read_dir(format!("/proc/{}/task", one.pid())).unwrap().map(|task| task.unwrap().path());
+    let is_worker =
+        |task: &PathBuf| std::fs::read_to_string(task.join("comm")).unwrap().trim() == "dataplane-0";
+    let worker = tasks.into_iter().find(is_worker).expect("a worker");
+    let held = hold(worker.file_name().unwrap().to_str().unwrap().parse().unwrap()).unwrap();
+    wait_until("the agent to be silent", PATIENCE, || {
+        let before = beats();
+        std::thread::sleep(Duration::from_millis(1000));
+        beats() == before
+    });
+    assert!(one.log().contains("workers move no packets"), "{}", one.log());
+    drop(held);
+    let before = beats();
+    wait_until("the agent to speak again", PATIENCE, || beats() > before);
+}
+
+#[test]
+fn the_first_open_follows_the_start() {
+    let lab = Lab::new();
+    let mut one = Node::prepare(&lab, "gw-11", 11, &gateway(11, &[12]));
+    let peer = lab.site("peer", 12);
+    let listener = peer.run(|| TcpListener::bind("192.0.2.12:179")).unwrap();
+    let begin = Instant::now();
+    let first = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut header = [0; 19];
+        stream.read_exact(&mut header).unwrap();
+        (begin.elapsed(), header[18])
+    });
+    one.start_agent();
+    let (time, kind) = first.join().unwrap();
+    assert_eq!(kind, 1, "an OPEN (RFC 4271, section 4.1)");
+    println!("from the start of the process to its first OPEN: {:.1} ms", time.as_secs_f64() * 1000.0);
 }
