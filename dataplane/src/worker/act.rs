@@ -10,7 +10,7 @@ use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetH
 use vrouter_types::{Encap, PortId};
 
 use super::link::{self, Link};
-use super::{HEADS_AT, Packet, Worker, count_packets};
+use super::{HEADS_AT, Packet, Worker};
 use crate::adjacency::Adjacency;
 use crate::capture;
 use crate::cmsg::To;
@@ -33,7 +33,10 @@ impl Worker {
             Verdict::ToHost => self.coalesce(snapshot, HOST, packet),
             Verdict::ToUnderlay(push) => self.send_to_tunnel(snapshot, push, packet),
             Verdict::Reply(to) => self.reply(snapshot, to, packet.from),
-            Verdict::Drop(reason) => snapshot.drop_packets(reason, packet.from, 1),
+            Verdict::Drop(reason) => {
+                let concerned = self.state.refused_by.take().or(packet.from);
+                snapshot.drop_packets(reason, concerned, 1);
+            }
         }
     }
 
@@ -297,6 +300,15 @@ impl Worker {
     fn is_v6(&self, at: usize) -> bool {
         self.memory.get(at).is_some_and(|first| first >> 4 == 6)
     }
+}
+
+/// How many packets a frame stands for. Offsets in its virtio-net header count from where its octets do.
+pub(super) fn count_packets(vnet: &VnetHeader, len: usize) -> usize {
+    if vnet.gso == Gso::None {
+        return 1;
+    }
+    let payload = len.saturating_sub(usize::from(vnet.hdr_len));
+    payload.div_ceil(usize::from(vnet.gso_size).max(1)).max(1)
 }
 
 /// Which way a packet takes into its tunnel, and what stands in front of it there.

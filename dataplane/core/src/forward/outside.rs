@@ -218,7 +218,10 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
     ) -> Result<Verdict, Refusal> {
         let port = service_port(packet.dst).and_then(|id| self.fib.port(id)).ok_or(DropReason::HostNoPort)?;
         let (flow, is_error) = self.flow_from_host(port, packet, frame.bytes())?;
-        self.check_again(port, Direction::In, &flow)?;
+        if let Err(refusal) = self.check_again(port, Direction::In, &flow) {
+            self.state.refused_by = Some(port.id);
+            return Err(refusal);
+        }
         self.fit_port(frame, packet, port)?;
         let mut packet = *packet;
         let tuple = flow.tuple;
@@ -274,6 +277,14 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         if !to.is_stateful() {
             return Ok(());
         }
+        let arrived = self.let_in(to, packet, frame);
+        if arrived.is_err() {
+            self.state.refused_by = Some(to.id);
+        }
+        arrived
+    }
+
+    fn let_in(&mut self, to: &'p Port, packet: &mut Packet, frame: &mut Frame<'_>) -> Result<(), Refusal> {
         let mut arrived = Translation::None;
         if let Some(nat) = to.floating(packet.dst) {
             arrived = Translation::Floating(nat.floating, nat.vrf);

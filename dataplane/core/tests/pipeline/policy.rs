@@ -98,6 +98,7 @@ fn both_ends_on_one_node_have_their_say() {
         &lab.port(CITY, &udp_ports("10.20.11.2", "10.20.11.3", (7, 9), 3)),
         DropReason::PolicyIngress,
     );
+    assert_eq!(lab.state.refused_by.take(), Some(CITY_2), "counted where the rules are");
 }
 
 #[test]
