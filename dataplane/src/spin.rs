@@ -4,6 +4,10 @@
 //! dialogue of short requests, a worker keeps asking for that long before it sleeps. It stops as soon as asking did not
 //! pay: an idle node uses no processor time. Bulk does not spin: its senders need the processor more than we do, and
 //! sleeping makes batches.
+//!
+//! Where the kernel joins nothing (GRE, far ends without UDP checksums), a worker that is as fast as its sender would be
+//! woken for every packet or two, and there would be nothing to join. So behind a few long packets it [naps](Nap), as
+//! network cards hold back interrupts: the next batch is worth waking up for.
 
 use std::time::{Duration, Instant};
 
@@ -59,9 +63,59 @@ impl Spin {
     }
 }
 
+/// How long packets gather.
+const NAP: Duration = Duration::from_micros(100);
+/// Mean octets of long packets: segments of a bulk transfer, but no superframes.
+const LONG: std::ops::RangeInclusive<usize> = 600..=4096;
+
+/// What a turn brought from tunnels, to decide whether to wait for more at once.
+#[derive(Debug, Default)]
+pub(crate) struct Nap {
+    packets: usize,
+    octets: usize,
+}
+
+impl Nap {
+    /// Told of every message that a tunnel brought.
+    pub(crate) fn received(&mut self, packets: usize, octets: usize) {
+        self.packets += packets;
+        self.octets += octets;
+    }
+
+    /// Behind a turn: how long to let packets gather. A batch that was full, of `slots`, has made others wait already.
+    pub(crate) fn after_turn(&mut self, slots: usize) -> Option<Duration> {
+        let Nap { packets, octets } = std::mem::take(self);
+        let few = packets > DIALOGUE && packets < slots;
+        (few && LONG.contains(&(octets / packets))).then_some(NAP)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn nap(packets: usize, octets: usize) -> Option<Duration> {
+        let mut nap = Nap::default();
+        nap.received(packets, octets);
+        let wanted = nap.after_turn(64);
+        assert_eq!(nap.after_turn(64), None, "a turn counts once");
+        wanted
+    }
+
+    #[test]
+    fn a_few_long_packets_are_worth_waiting_for_more() {
+        assert_eq!(nap(10, 14_000), Some(NAP));
+        assert_eq!(nap(63, 63 * 1472), Some(NAP));
+    }
+
+    #[test]
+    fn dialogues_small_packets_superframes_and_full_batches_are_not() {
+        assert_eq!(nap(0, 0), None);
+        assert_eq!(nap(DIALOGUE, DIALOGUE * 1400), None);
+        assert_eq!(nap(30, 30 * 60), None);
+        assert_eq!(nap(6, 6 * 60_000), None);
+        assert_eq!(nap(64, 64 * 1400), None);
+    }
 
     fn trusting() -> (Spin, Instant) {
         (Spin { idle_since: None, trust: MOST_TRUST, alone: false }, Instant::now())

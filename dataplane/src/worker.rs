@@ -20,7 +20,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, Cache};
 use dataplane_core::coalesce::Coalescer;
 use dataplane_core::vnet::VNET_HEADER_LEN;
-use dataplane_core::{DropReason, Frame, Gso, Outer, State, Verdict, VnetHeader};
+use dataplane_core::{DropReason, Frame, Outer, State, Verdict, VnetHeader};
 use dataplane_core::{from_host, from_port, from_underlay};
 use tracing::{error, warn};
 use vrouter_types::{Encap, PortId};
@@ -30,11 +30,15 @@ use crate::egress::Egress;
 use crate::gre;
 use crate::learning::Learning;
 use crate::snapshot::Snapshot;
-use crate::spin::Spin;
+use crate::spin::{Nap, Spin};
 use crate::sys::{self, Epoll, Ready, Receiver};
 use crate::token::Token;
 use crate::underlay::receiver_port;
 use crate::watch::{PROBE_PORT, Pulse};
+
+mod act;
+
+use act::count_packets;
 
 /// Frames per receive call, and how many of them where frames are superframes: what a core's cache holds.
 const SLOTS: usize = 64;
@@ -108,6 +112,7 @@ pub(crate) struct Worker {
     pub(super) egress: Egress,
     /// Packets of this turn, superframes counted as many.
     worked: usize,
+    nap: Nap,
     /// What could not be learned so far.
     unlearned: u64,
     clock: Instant,
@@ -132,6 +137,7 @@ impl Worker {
             coalescer: Coalescer::new(COALESCE),
             egress: Egress::new(),
             worked: 0,
+            nap: Nap::default(),
             unlearned: 0,
             clock,
         }
@@ -139,6 +145,8 @@ impl Worker {
 
     /// Works until told to stop. A panic costs the batch that caused it, never the worker.
     pub(crate) fn run(mut self) {
+        // Naps are shorter than what the kernel rounds sleeps up to.
+        sys::sleep_exactly();
         let mut ready = Vec::new();
         let mut spin = Spin::new(std::thread::available_parallelism().is_ok_and(|cores| cores.get() == 1));
         while !self.shared.stop.load(Ordering::Relaxed) {
@@ -157,6 +165,9 @@ impl Worker {
                 self.heads_used = 0;
             }
             spin.worked(std::mem::take(&mut self.worked));
+            if let Some(time) = self.nap.after_turn(SLOTS) {
+                std::thread::sleep(time);
+            }
         }
     }
 
@@ -305,6 +316,7 @@ impl Worker {
 
     /// Forwards what one message from the tunnel holds: one packet, or as many as the kernel has joined.
     fn tunnel_message(&mut self, snapshot: &Snapshot, encap: Encap, range: Range<usize>, message: Received) {
+        self.nap.received(1, range.len());
         let src = message.from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let outer = Outer { src, encap, tos: message.tos };
         let segment = if message.segment == 0 { range.len() } else { message.segment };
@@ -378,18 +390,8 @@ impl Worker {
     }
 }
 
-/// How many packets a frame stands for. Offsets in its virtio-net header count from where its octets do.
-pub(super) fn count_packets(vnet: &VnetHeader, len: usize) -> usize {
-    if vnet.gso == Gso::None {
-        return 1;
-    }
-    let payload = len.saturating_sub(usize::from(vnet.hdr_len));
-    payload.div_ceil(usize::from(vnet.gso_size).max(1)).max(1)
-}
-
 /// Offset of the header room in the arena.
 pub(super) const HEADS_AT: usize = SLOTS * STRIDE;
 
-mod act;
 mod link;
 mod seen;
