@@ -13,6 +13,7 @@
 //! Ports that do not forward ([`PortState::Waiting`]) keep their number, label and addresses, but have no routes: an
 //! address that has moved to another provider edge must be reachable there.
 
+mod abandoned;
 mod admission;
 mod advertise;
 mod changes;
@@ -72,6 +73,8 @@ pub struct Overlay {
     orphans: BTreeMap<PortKey, (SavedPort, String)>,
     /// Security groups by name.
     groups: BTreeMap<String, SecurityGroup>,
+    /// Pods whose interface is not there.
+    absent: abandoned::Absent,
     /// Ports that are gone but whose files could not be deleted.
     unforgotten: BTreeMap<PortId, PortKey>,
     /// The attach whose effects are being performed: what to undo if one fails.
@@ -135,6 +138,7 @@ impl Overlay {
             keys: BTreeMap::new(),
             orphans: BTreeMap::new(),
             groups: BTreeMap::new(),
+            absent: abandoned::Absent::default(),
             unforgotten: BTreeMap::new(),
             attaching: None,
             changing: None,
@@ -339,7 +343,8 @@ impl Overlay {
     fn tick(&mut self) -> Vec<Effect> {
         self.labels.tick(self.now);
         self.vrfs.iter_mut().for_each(|vrf| vrf.pool.tick(self.now));
-        let mut effects = self.retry_ports();
+        let mut effects = self.forget_abandoned();
+        effects.extend(self.retry_ports());
         effects.extend(self.look_at_standings());
         let overdue = self.ledger.tick(self.now);
         if overdue != Touched::default() {

@@ -13,6 +13,7 @@ impl Overlay {
         error: ApiError,
         undone: Vec<Effect>,
     ) -> Vec<Effect> {
+        self.note_opening(&failed, error.kind);
         match &failed {
             // Lost for now, not worth losing a port for. Said in `problems`.
             Effect::AddHostRoute(address) => {

@@ -300,6 +300,7 @@ impl Overlay {
             effects.extend(self.take_down(id));
             self.reset_retry(id);
             self.wait(id, format!("interface {name} is gone"));
+            self.note_absent(id);
         }
         effects
     }
