@@ -42,7 +42,7 @@ pub struct VmServices {
 pub struct Subnet {
     /// Its addresses.
     pub prefix: Prefix,
-    /// The router that the machine is told; absent: ours, or none where routes say otherwise.
+    /// The router that the machine is told; absent: there is none, only the routes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// Further routes: the destination and the router.
