@@ -3,6 +3,7 @@
 //! narrow.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
@@ -13,8 +14,8 @@ use vrouter_tests::fixture::{ASN, gateway, pair, pair_with, vrf, wait_routes};
 use vrouter_tests::packets::{checksum, ethernet, send_frame, udp_packet};
 use vrouter_tests::process::run_ok;
 use vrouter_tests::{
-    AgentConfig, Answer, Lab, Namespace, Node, PATIENCE, Probe, Server, ask_tcp, bulk, sys, transfer,
-    wait_for, wait_until,
+    AgentConfig, Answer, Capture, Lab, Namespace, Node, PATIENCE, Probe, Server, ask_tcp, bulk, sys,
+    transfer, wait_for, wait_until,
 };
 use vrouter_types::MacAddr;
 
@@ -34,6 +35,14 @@ fn machine(lab: &Lab, node: &Node, address: &str, more: &[&str]) -> Namespace {
     ip(&machine, "route add 169.254.1.1 dev eth0");
     ip(&machine, "route add default via 169.254.1.1");
     machine
+}
+
+/// What went wrong at a node, without what a machine's kernel asks when its interface comes up: whether its link-local
+/// address is in use.
+fn faults(node: &Node) -> BTreeMap<String, u64> {
+    let mut faults = node.faults();
+    faults.remove("duplicate-address-probe");
+    faults
 }
 
 #[test]
@@ -86,11 +95,12 @@ fn a_machine_with_a_network_behind_it_is_reached_and_may_use_that_network_and_no
         let packet = udp_packet(from, SocketAddr::new(pod.v4().into(), 9), 64, b"x");
         ethernet(MacAddr::GATEWAY, machine.mac("eth0"), 0x0800, &packet)
     };
-    let before = two.faults();
+    let before = faults(&two);
     send_frame(&machine, "eth0", &frame("10.77.0.1")).unwrap();
-    assert_eq!(two.faults(), before, "any address of its network is its own");
-    let moved =
+    assert_eq!(faults(&two), before, "any address of its network is its own");
+    let mut moved =
         two.faults_of("spoofed-source", || send_frame(&machine, "eth0", &frame("10.77.1.1")).unwrap());
+    moved.remove("duplicate-address-probe");
     assert_eq!(moved.keys().collect::<Vec<_>>(), ["spoofed-source"], "{moved:?}");
 }
 
@@ -115,14 +125,19 @@ fn duplicate_address_detection_finds_no_duplicate_where_there_is_none() {
     assert!(asked.contains_key("duplicate-address-probe"), "{asked:?}");
 }
 
-/// A superframe of datagrams with these many octets each, without DF, as a virtual machine with UFO or USO sends it.
-fn superframe(from: SocketAddr, to: SocketAddr, mac: MacAddr, size: usize, payload: &[u8]) -> Vec<u8> {
+/// A datagram that may be fragmented.
+fn without_df(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
     let mut packet = udp_packet(from, to, 64, payload);
-    // Not "don't fragment".
     packet[6] = 0;
     packet[10..12].fill(0);
     let sum = checksum(&packet[..20], 0).to_be_bytes();
     packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+/// A superframe of datagrams with these many octets each, without DF, as a virtual machine with USO sends it.
+fn superframe(from: SocketAddr, to: SocketAddr, mac: MacAddr, size: usize, payload: &[u8]) -> Vec<u8> {
+    let packet = without_df(from, to, payload);
     let vnet = VnetHeader {
         needs_csum: true,
         gso: Gso::UdpL4,
@@ -162,7 +177,66 @@ fn superframes_of_datagrams_are_fragmented_for_a_machine_that_takes_less() {
     let lengths: Vec<usize> = arrived.iter().map(Vec::len).collect();
     assert_eq!(lengths, [1300, 1300, 1300, 1300, 1300, 77]);
     assert_eq!(arrived.concat(), payload);
-    assert!(node.faults().is_empty(), "{:?}", node.faults());
+    assert!(faults(&node).is_empty(), "{:?}", node.faults());
+}
+
+#[test]
+fn a_machine_with_larger_frames_than_the_path_takes_hears_of_it_is_clamped_and_may_be_fragmented() {
+    let lab = Lab::new();
+    let (one, two) = pair(&lab);
+    let machine = machine(&lab, &one, "10.20.11.200", &[]);
+    machine.netlink(|netlink| netlink.set_mtu("eth0", 9000));
+    one.namespace().netlink(|netlink| netlink.set_mtu("tapvm0", 9000));
+    let far = two.add_pod("far");
+    wait_routes(&one, &[far.v4().into()]);
+    wait_routes(&two, &["10.20.11.200".parse().unwrap()]);
+    // Before the machine's kernel knows better: what it offers is lowered, so that nothing larger ever comes.
+    let seen = Capture::start(far.namespace(), "eth0");
+    let to = SocketAddr::new(far.v4().into(), 5001);
+    let arrived = transfer(&machine, far.namespace(), to, 1 << 20).unwrap();
+    assert_eq!((arrived.octets, arrived.digest), bulk::expected(1 << 20));
+    let offers = seen.write(&lab.path("syn.pcap")).fields("tcp.flags.syn == 1", &["tcp.options.mss_val"]);
+    assert_eq!(offers, [["1428"], ["1428"]], "a SYN there, a SYN back");
+    match (Probe { length: 4000, ..Probe::default() }).send(&machine, far.v4().into()) {
+        Answer::TooBig { mtu, .. } => assert_eq!(mtu, 1468),
+        other => panic!("{other:?}"),
+    }
+    let receiver = far.namespace().run(|| UdpSocket::bind("0.0.0.0:7000")).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let payload = [7; 6000];
+    let packet =
+        without_df("10.20.11.200:7".parse().unwrap(), SocketAddr::new(far.v4().into(), 7000), &payload);
+    send_frame(&machine, "eth0", &ethernet(MacAddr::GATEWAY, machine.mac("eth0"), 0x0800, &packet)).unwrap();
+    let mut buffer = [0; 9000];
+    let length = receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {:?}", one.faults()));
+    assert_eq!(buffer[..length], payload);
+    let faults = faults(&one);
+    assert_eq!(faults.keys().collect::<Vec<_>>(), ["too-big"], "{faults:?}");
+}
+
+#[test]
+fn a_datagram_with_a_wrong_checksum_stays_wrong() {
+    let lab = Lab::new();
+    let (one, two) = pair(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    let receiver = far.namespace().run(|| UdpSocket::bind("0.0.0.0:7000")).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (from, to) = (SocketAddr::new(near.v4().into(), 7), SocketAddr::new(far.v4().into(), 7000));
+    let (mut wrong, right) = (udp_packet(from, to, 64, b"wrong"), udp_packet(from, to, 64, b"right"));
+    let sum = u16::from_be_bytes([wrong[26], wrong[27]]);
+    wrong[26..28].copy_from_slice(&(sum ^ 0x0101).to_be_bytes());
+    let seen = Capture::start(far.namespace(), "eth0");
+    for packet in [&wrong, &right] {
+        let frame = ethernet(MacAddr::GATEWAY, near.namespace().mac("eth0"), 0x0800, packet);
+        send_frame(near.namespace(), "eth0", &frame).unwrap();
+    }
+    let mut buffer = [0; 100];
+    let length = receiver.recv(&mut buffer).unwrap_or_else(|error| panic!("{error}: {:?}", one.faults()));
+    assert_eq!(&buffer[..length], b"right", "the wrong one is the receiver's to refuse");
+    let frames = seen.frames();
+    let arrived: Vec<&[u8]> = frames.iter().filter_map(|frame| frame.get(14 + 20 + 6..)).collect();
+    assert!(arrived.iter().any(|octets| *octets == &wrong[26..]), "it arrived as it was: {frames:?}");
 }
 
 /// The kernel of the node itself refuses what is too big for a route of its own (EMSGSIZE): pods hear of it.
