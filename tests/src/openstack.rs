@@ -10,6 +10,8 @@ use vrouter_types::{MacAddr, Prefix};
 use crate::config::AgentConfig;
 use crate::netns::Namespace;
 use crate::packets;
+use crate::probe::{Answer, Probe};
+use crate::wait::{PATIENCE, wait_for};
 
 /// The port of the incumbent's port API.
 pub const PORT_API: u16 = 9091;
@@ -87,6 +89,17 @@ pub fn port_api(namespace: &Namespace, method: &str, path: &str, body: Option<&V
 /// A call of the VPN API.
 pub fn vpn_api(namespace: &Namespace, method: &str, path: &str, body: Option<&Value>) -> Reply {
     call(namespace, VPN_API, method, path, body)
+}
+
+/// Waits until an address answers: a route is shown a moment before it forwards.
+///
+/// # Panics
+/// When it does not.
+pub fn reaches(from: &Namespace, to: IpAddr) {
+    wait_for(&format!("an answer from {to}"), PATIENCE, || match Probe::default().send(from, to) {
+        Answer::Reply => Ok(()),
+        other => Err(other),
+    });
 }
 
 /// What nova knows of a machine's port. `n` makes everything that is its own.
@@ -203,7 +216,8 @@ impl Machine {
     /// # Panics
     /// When the frame cannot be sent.
     pub fn announce_as(&self, address: Ipv4Addr) {
-        let frame = packets::arp_request(self.mac, address, address);
+        let arp = packets::arp_request(self.mac, address, address);
+        let frame = packets::ethernet(MacAddr::BROADCAST, self.mac, 0x0806, &arp);
         let sent = packets::send_frame(&self.namespace, "eth0", &frame);
         sent.unwrap_or_else(|error| panic!("announce {address}: {error}"));
     }

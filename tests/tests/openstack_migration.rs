@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use vrouter_tests::fixture::{ASN, gateway, wait_routes};
 use vrouter_tests::lab::underlay_v4;
-use vrouter_tests::openstack::{Machine, Port, vpn_api, with_openstack};
-use vrouter_tests::{
-    AgentConfig, Answer, GoBgp, GoBgpPeer, Lab, Namespace, Node, PATIENCE, Probe, wait_until,
-};
+use vrouter_tests::openstack::{Machine, Port, reaches, vpn_api, with_openstack};
+use vrouter_tests::{AgentConfig, GoBgp, GoBgpPeer, Lab, Namespace, Node, PATIENCE, wait_until};
 
 const DATA: u16 = 7_000;
 /// Ten milliseconds between two datagrams.
@@ -89,7 +87,7 @@ fn a_machine_moves_to_another_hypervisor_and_back_while_a_third_node_sends_to_it
     let here = boot("vm-a", &first);
     plug(&first);
     wait_routes(&gateway, &[port.ipv4.into()]);
-    assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
+    reaches(pod.namespace(), port.ipv4.into());
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, at_first) = (send(pod.namespace(), port.ipv4.into(), &stop), hear(&here.namespace, &stop));
 
@@ -113,7 +111,7 @@ fn a_machine_moves_to_another_hypervisor_and_back_while_a_third_node_sends_to_it
         let hops = first.route("ipvpn-net", &format!("{}/32", port.ipv4));
         hops.iter().any(|hop| hop["ip"] == second.address().to_string())
     });
-    assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
+    reaches(pod.namespace(), port.ipv4.into());
     unplug(&first);
     thread::sleep(Duration::from_millis(500));
     assert!(goes_to(&second));
@@ -127,7 +125,7 @@ fn a_machine_moves_to_another_hypervisor_and_back_while_a_third_node_sends_to_it
     here.announce();
     wait_until("traffic to go back", PATIENCE, || goes_to(&first));
     unplug(&second);
-    assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
+    reaches(pod.namespace(), port.ipv4.into());
     thread::sleep(Duration::from_millis(300));
     stop.store(true, Ordering::Relaxed);
     let sent = sender.join().unwrap();
@@ -171,7 +169,7 @@ fn a_shared_address_is_where_it_was_announced_last() {
         // A virtual router that takes over says so by gratuitous ARP.
         machine.announce_as(shared);
         wait_until("the shared address to go there", PATIENCE, || is_at(node));
-        assert_eq!(Probe::default().send(pod.namespace(), shared.into()), Answer::Reply);
+        reaches(pod.namespace(), shared.into());
     }
     let told = gobgp.cli("global rib -a vpnv4");
     let lines: Vec<&str> = told.lines().filter(|line| line.contains(&format!(":{shared}/32 "))).collect();

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use vrouter_tests::fixture::{city, gateway, pair_with, wait_routes};
-use vrouter_tests::openstack::{Machine, NETWORK, Port, port_api, vpn_api, with_openstack};
-use vrouter_tests::{AgentConfig, Answer, Lab, Node, PATIENCE, Probe, wait_until};
+use vrouter_tests::openstack::{Machine, NETWORK, Port, port_api, reaches, vpn_api, with_openstack};
+use vrouter_tests::{AgentConfig, Lab, Node, PATIENCE, wait_until};
 
 /// Two nodes; on the second, nova and neutron's agent may speak, and the network of the lab is the city's.
 fn hypervisor(lab: &Lab) -> (Node, Node) {
@@ -38,8 +38,8 @@ fn a_machine_that_nova_plugs_is_on_its_networks_vpn_until_nova_unplugs_it() {
     assert_eq!((added.status, added.reason.as_str(), &added.body), (200, "OK", &json!({})));
     assert!(lab.path("ports").join(&port.id).exists(), "its file is where the incumbent's is");
     wait_routes(&one, &[port.ipv4.into()]);
-    assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
-    assert_eq!(Probe::default().send(&machine.namespace, pod.v4().into()), Answer::Reply);
+    reaches(pod.namespace(), port.ipv4.into());
+    reaches(&machine.namespace, pod.v4().into());
 
     let view = port_api(host, "GET", &format!("/port/{}", port.id), None).ok();
     assert_eq!((&view["system-name"], &view["ip-address"]), (&json!(port.tap), &json!(port.ipv4)));
@@ -84,8 +84,7 @@ fn a_machine_survives_a_crash_of_the_agent_and_what_was_plugged_meanwhile_joins(
     assert_eq!(label(&hypervisor), before, "nothing is plugged anew");
     wait_routes(&one, &[port.ipv4.into(), later.ipv4.into()]);
     for address in [port.ipv4, later.ipv4] {
-        let patient = Probe { attempts: 10, ..Probe::default() };
-        assert_eq!(patient.send(pod.namespace(), address.into()), Answer::Reply, "{address}");
+        reaches(pod.namespace(), address.into());
     }
     drop(second);
 }
@@ -117,8 +116,8 @@ fn a_port_of_an_unknown_network_waits_visibly_and_joins_by_the_vpn_api_in_either
         }
         assert_eq!(state(&hypervisor, &port.tap), "up");
         wait_routes(&one, &[port.ipv4.into()]);
-        assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
-        assert_eq!(Probe::default().send(&machine.namespace, pod.v4().into()), Answer::Reply);
+        reaches(pod.namespace(), port.ipv4.into());
+        reaches(&machine.namespace, pod.v4().into());
         let ports = hypervisor.ctl_json(&["show", "ports"])["ports"].as_array().unwrap().len();
         assert_eq!(ports, 1, "one port, whoever speaks of it");
         vpn_api(host, "POST", "/detach_localport", Some(&port.detach("ipvpn-net"))).ok();
@@ -141,7 +140,7 @@ fn a_tap_that_vanishes_and_comes_back_is_served_again() {
     for _ in 0..2 {
         let machine = boot(&hypervisor, &port);
         wait_routes(&one, &[port.ipv4.into()]);
-        assert_eq!(Probe::default().send(pod.namespace(), port.ipv4.into()), Answer::Reply);
+        reaches(pod.namespace(), port.ipv4.into());
         drop(machine);
         one.wait_no_route("city", &format!("{}/32", port.ipv4));
     }
@@ -198,7 +197,7 @@ fn a_pod_of_the_incumbents_cni_plugin_gets_address_and_mac() {
         netlink.add_route("0.0.0.0/0".parse().unwrap(), Some("169.254.1.1".parse().unwrap()), "eth0")
     });
     wait_routes(&one, &[address]);
-    assert_eq!(Probe::default().send(pod.namespace(), address), Answer::Reply);
+    reaches(pod.namespace(), address);
     assert_eq!(port_api(host, "DELETE", &path, None).ok(), json!({}));
     wait_until("the pod's route to go", PATIENCE, || one.route("city", &format!("{address}/32")).is_empty());
 }
