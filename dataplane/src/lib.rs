@@ -48,4 +48,5 @@ pub use control::{Dataplane, DataplaneConfig};
 pub use counters::{PortCounters, TunnelCounters};
 pub use error::DataplaneError;
 pub use offload::{Offload, UnknownOffload};
+pub use sys::memory_file;
 pub use watch::WorkerHealth;

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,6 +108,15 @@ impl Supervisor {
         let mut names: Vec<String> = hold(&self.told).held.iter().map(|(name, _)| name.clone()).collect();
         names.sort_unstable();
         names
+    }
+
+    /// What is written in the file that it holds under this name.
+    pub fn read(&self, name: &str) -> Option<String> {
+        self.settle();
+        let told = hold(&self.told);
+        let (_, fd) = told.held.iter().find(|(held, _)| held == name)?;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        std::fs::read_to_string(path).ok()
     }
 
     /// Holds something under this name, as if a service had given it.

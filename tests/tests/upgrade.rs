@@ -261,10 +261,10 @@ fn an_upgrade_under_load_loses_no_packet_and_withdraws_no_route() {
 #[test]
 fn a_killed_agent_under_load_loses_what_its_worker_held_at_most_and_withdraws_no_route() {
     let mut scene = Scene::set(None);
-    // Until what has been learned is on disk, a crash forgets it.
-    wait_until("the routes to be on disk", PATIENCE, || {
-        let text = std::fs::read_to_string(scene.one.directory().join("state/routes.json"));
-        text.is_ok_and(|text| scene.far.addresses().iter().all(|at| text.contains(&host_prefix(*at))))
+    // What has been learned is kept within a second, long before it is on disk.
+    wait_until("the routes to be kept", PATIENCE, || {
+        let text = scene.one.supervisor().read("routes");
+        text.is_some_and(|text| scene.far.addresses().iter().all(|at| text.contains(&host_prefix(*at))))
     });
     let reports = scene.under_load("kill -9", |scene| {
         scene.one.kill9();

@@ -12,6 +12,7 @@
 
 mod ask;
 mod capture;
+mod kept_routes;
 mod learn;
 mod life;
 mod monitor;
@@ -106,6 +107,7 @@ struct Agent {
     store: Arc<Store>,
     watchdog: Option<Duration>,
     before: life::Before,
+    kept_routes: kept_routes::KeptRoutes,
     /// What the service manager was told last.
     told: String,
     /// The APIs that OpenStack is served.
@@ -255,6 +257,7 @@ impl Agent {
             self.rates.add(now, sample);
         }
         self.look_after_routes().await;
+        self.keep_routes();
         self.tell_status().await;
     }
 

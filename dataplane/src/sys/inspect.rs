@@ -44,7 +44,7 @@ pub(crate) fn tun_interface(fd: BorrowedFd<'_>) -> io::Result<(String, i32)> {
 }
 
 /// A file that is memory, and goes with its last descriptor.
-pub(crate) fn memory_file(name: &CStr) -> io::Result<File> {
+pub fn memory_file(name: &CStr) -> io::Result<File> {
     // SAFETY: the name ends in a zero octet and outlives the call.
     let fd = check(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
     // SAFETY: the call returned this descriptor just now, and nobody else has it.

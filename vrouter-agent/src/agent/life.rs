@@ -142,6 +142,7 @@ impl Agent {
         self.callers.clear();
         // Whoever watches sees the end of it while the neighbors are told.
         self.monitor = None;
+        self.keep_routes();
         self.write_routes_now().await;
         if let Bgp::Running(speaker) = &self.bgp {
             speaker.shutdown(is_restart).await;

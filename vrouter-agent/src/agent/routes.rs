@@ -93,12 +93,17 @@ impl Agent {
         }
     }
 
-    fn write_routes(&mut self) {
+    /// What the next run should know.
+    pub(super) fn routes_to_save(&self) -> SavedRoutes {
         let stale_time = u64::from(self.overlay.config().bgp.long_lived_stale_time) * 1000;
         let is_stale = self.overlay.stale_routes() > 0;
         let vrfs = if stale_time == 0 { Vec::new() } else { self.overlay.saved_routes(MAX_ROUTES) };
         let stale_msec = if is_stale { stale_time.saturating_sub(self.overlay.stale_left()) } else { 0 };
-        let saved = SavedRoutes { stale_msec, vrfs };
+        SavedRoutes { stale_msec, vrfs }
+    }
+
+    fn write_routes(&mut self) {
+        let saved = self.routes_to_save();
         let writer = &mut self.route_writer;
         writer.due = None;
         writer.written_at = Some(Instant::now());

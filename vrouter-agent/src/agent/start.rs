@@ -18,6 +18,7 @@ use tokio::time::timeout_at;
 use tracing::{debug, info, warn};
 use vrouter_types::{Asn, PortId};
 
+use super::kept_routes::{self, KeptRoutes};
 use super::life::Before;
 use super::perform::local_route;
 use super::routes::RouteWriter;
@@ -31,7 +32,7 @@ use crate::overlay::Overlay;
 use crate::rates::Rates;
 use crate::server;
 use crate::service::{self, Manager, Store};
-use crate::state_file::{StateDir, boot_id};
+use crate::state_file::{SavedRoutes, StateDir, boot_id};
 use crate::vm::Vm;
 
 const CALLS: usize = 64;
@@ -56,6 +57,7 @@ pub(super) async fn start(
     let listener = listen(&config, &mut manager).await?;
     let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
     let store = Arc::clone(&manager.store);
+    let routes = kept_routes::of_last_run(&mut manager);
     let kept = Kept::new(manager.inherited, Arc::<Store>::clone(&store));
     let dataplane = Dataplane::prepare(dataplane_config(&config), fib.build(&overlay), kept);
     let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
@@ -88,13 +90,14 @@ pub(super) async fn start(
         store,
         watchdog: manager.watchdog,
         before,
+        kept_routes: KeptRoutes::default(),
         told: String::new(),
         openstack: Vec::new(),
         ping: 0,
         follow_up: None,
         config: Arc::clone(&config),
     };
-    agent.restore().await?;
+    agent.restore(routes).await?;
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
     agent.serve()?;
@@ -167,8 +170,10 @@ impl Agent {
         }
     }
 
-    async fn restore(&mut self) -> Result<(), Error> {
-        let loaded = self.state.load()?;
+    async fn restore(&mut self, routes: Option<SavedRoutes>) -> Result<(), Error> {
+        let mut loaded = self.state.load()?;
+        // Those of a crash are younger than the disk's.
+        loaded.routes = routes.unwrap_or(loaded.routes);
         let present = self.netlink.link_names().await.map_err(|error| Error::Netlink(error.to_string()))?;
         let interface = |port: &SavedPort| (port.port, port.request.host_interface.clone());
         let mut ports: Vec<(PortId, String)> = loaded.ports.iter().map(interface).collect();
