@@ -5,8 +5,8 @@
 //!  | type| code| checksum| R S O …   | target       | options: type, length in eights, …
 //! ```
 //! Never answered: duplicate address detection (source unspecified, RFC 4862 §5.4.3), questions about the asker's
-//! own addresses, router solicitations of ports that are configured and not told, advertisements. A workload's advertisement of its
-//! own address by one of its own MACs is heard and counted; nobody is flooded with it.
+//! own addresses, router solicitations of ports that are configured and not told, advertisements. A workload's
+//! advertisement of its own address by one of its own MACs is heard and counted; nobody is flooded with it.
 
 use std::net::{IpAddr, Ipv6Addr};
 

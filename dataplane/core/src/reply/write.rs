@@ -151,7 +151,7 @@ fn put_ip_and_udp(bytes: &mut [u8], Envelope { ends, ports, .. }: Envelope) -> O
 }
 
 /// The payload of a whole UDP datagram, which begins at its header; `None` where its length or its checksum lies.
-pub(crate) fn payload<'b>(ends: Ends, datagram: &'b [u8], checked: bool) -> Option<&'b [u8]> {
+pub(crate) fn payload(ends: Ends, datagram: &[u8], checked: bool) -> Option<&[u8]> {
     let &[_, _, _, _, l0, l1, c0, c1] = datagram.first_chunk::<UDP_HEADER>()?;
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     let whole = datagram.get(..len)?;

@@ -192,7 +192,7 @@ fn what_deserves_no_answer_gets_none_and_is_counted_by_name() {
     let other = option(2, &[0, 3, 0, 1, 9, 9, 9, 9, 9, 9]);
     let ia = association(5, &[OWN]);
     for (name, asked, reason) in [
-        ("without a client", message(1, &[ia.clone()]), DhcpMalformed),
+        ("without a client", message(1, std::slice::from_ref(&ia)), DhcpMalformed),
         ("a solicit to a server", message(1, &[client(), server(), ia.clone()]), DhcpMalformed),
         ("a rebind to a server", message(6, &[client(), server(), ia.clone()]), DhcpMalformed),
         ("a request to nobody", message(3, &[client(), ia.clone()]), DhcpMalformed),
