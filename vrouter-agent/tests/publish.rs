@@ -25,11 +25,13 @@ fn route(vrf: u32, number: u32, label: Option<u32>) -> VrfRoute {
         local: false,
         local_pref: 100,
     };
-    let prefix = Prefix::new(IpAddr::V4(address), if number % 3 == 0 { 28 } else { 32 }).unwrap();
+    let prefix = Prefix::new(IpAddr::V4(address), if number.is_multiple_of(3) { 28 } else { 32 }).unwrap();
     VrfRoute { vrf: VrfId(vrf), prefix, paths: label.map(path).into_iter().collect() }
 }
 
-fn table(fib: &Fib) -> Vec<(VrfId, Prefix, Route)> {
+type Table = Vec<(VrfId, Prefix, Route)>;
+
+fn table(fib: &Fib) -> Table {
     let vrfs = (0..3).filter_map(|vrf| fib.vrf(VrfId(vrf)));
     vrfs.flat_map(|vrf| vrf.routes.iter().map(|(prefix, route)| (vrf.id, prefix, route.clone()))).collect()
 }
@@ -43,7 +45,7 @@ proptest! {
         let mut node = Node::new();
         node.underlay(Some("192.0.2.11"), 1500);
         let mut builder = FibBuilder::new();
-        let mut read: Vec<(Arc<Fib>, Vec<(VrfId, Prefix, Route)>)> = Vec::new();
+        let mut read: Vec<(Arc<Fib>, Table)> = Vec::new();
         for (vrf, number, comes, what) in steps {
             node.handle(Event::Routes(vec![route(vrf, number, comes.then_some(100 + number))]));
             if what == 0 {

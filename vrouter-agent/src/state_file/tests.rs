@@ -153,9 +153,12 @@ fn imported_routes_come_back_with_their_age_and_no_routes_are_no_file() {
     assert!(dir.path().join("routes.json.bad").exists(), "put aside, and no reason not to start");
 }
 
+/// A way to spoil a file, and what that is called.
+type Way = (String, Box<dyn Fn(&Path)>);
+
 /// Every way to spoil a file of these octets.
-fn spoilt(whole: &[u8]) -> Vec<(String, Box<dyn Fn(&Path)>)> {
-    let mut ways: Vec<(String, Box<dyn Fn(&Path)>)> = Vec::new();
+fn spoilt(whole: &[u8]) -> Vec<Way> {
+    let mut ways: Vec<Way> = Vec::new();
     let mut bytes = |name: String, bytes: Vec<u8>| {
         ways.push((name, Box::new(move |path: &Path| fs::write(path, &bytes).unwrap())));
     };
