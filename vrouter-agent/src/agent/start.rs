@@ -12,7 +12,7 @@ use bgp_peer::{FamilySet, Speaker, SpeakerConfig, SpeakerError, VrfImport};
 use dataplane::{Dataplane, Keeper, Kept};
 use dataplane_core::{FlowLimits, Gateway};
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 use tracing::{debug, info, warn};
@@ -30,7 +30,7 @@ use crate::fib_build::FibBuilder;
 use crate::netlink::{Netlink, NetlinkEvent};
 use crate::overlay::Overlay;
 use crate::rates::Rates;
-use crate::server;
+use crate::server::{self, Call};
 use crate::service::{self, Manager, Store};
 use crate::state_file::{SavedRoutes, StateDir, boot_id};
 use crate::vm::Vm;
@@ -45,58 +45,16 @@ pub(super) async fn start(
     file: PathBuf,
     mut manager: Manager,
 ) -> Result<(Agent, Inputs), Error> {
-    let (config, started) = (Arc::new(config), Instant::now());
+    let config = Arc::new(config);
     info!(name = config.name, version = env!("CARGO_PKG_VERSION"), vrfs = config.vrfs.len(), "starting");
-    let terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
-    let interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
-    let restart = signal(SignalKind::user_defined2()).map_err(Error::Runtime)?;
-    let hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
+    let [terminate, interrupt, restart, hangup] = signals()?;
     let state = StateDir::open(&config.state_dir)?;
-    let before = Before::new(state.take_last_stop());
     // From here on callers can connect. They wait until they are served.
     let listener = listen(&config, &mut manager).await?;
-    let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
-    let store = Arc::clone(&manager.store);
     let routes = kept_routes::of_last_run(&mut manager);
-    let kept = Kept::new(manager.inherited, Arc::<Store>::clone(&store));
-    let dataplane = Dataplane::prepare(dataplane_config(&config), fib.build(&overlay), kept);
-    let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
-    let (mut netlink, mut net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
-    let gateway = Gateway::default();
-    if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
-        warn!(%error, "the host cannot reach workloads");
-    }
-    let vm = Vm::start(&config.vm, gateway.v4, gateway.v6).await;
-    fib.serve(vm.targets(), config.vm.lease);
     let (own_calls, calls) = mpsc::channel(CALLS);
-    let mut agent = Agent {
-        file,
-        monitor: Some(monitor::channel()),
-        route_writer: RouteWriter::new(),
-        metrics: None,
-        own_calls: own_calls.clone(),
-        overlay,
-        fib,
-        state: Arc::new(state),
-        dataplane: Arc::new(dataplane),
-        netlink,
-        vm,
-        bgp: Bgp::Early(Vec::new()),
-        callers: HashMap::new(),
-        next_call: 0,
-        publish_at: None,
-        started,
-        rates: Rates::default(),
-        store,
-        watchdog: manager.watchdog,
-        before,
-        kept_routes: KeptRoutes::default(),
-        told: String::new(),
-        openstack: Vec::new(),
-        ping: 0,
-        follow_up: None,
-        config: Arc::clone(&config),
-    };
+    let made = Agent::new(Arc::clone(&config), file, state, manager, own_calls.clone()).await;
+    let (mut agent, mut net_events) = made?;
     agent.restore(routes).await?;
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
@@ -116,6 +74,13 @@ pub(super) async fn start(
     ))
 }
 
+/// Those that end it, for good, by hand or for a restart, and the one that has it read its configuration again.
+fn signals() -> Result<[Signal; 4], Error> {
+    let kinds = [SignalKind::terminate, SignalKind::interrupt, SignalKind::user_defined2, SignalKind::hangup];
+    let [terminate, interrupt, restart, hangup] = kinds.map(|kind| signal(kind()).map_err(Error::Runtime));
+    Ok([terminate?, interrupt?, restart?, hangup?])
+}
+
 /// Where the last run listened, if the service manager has kept that, so that nobody is refused meanwhile.
 async fn listen(config: &Config, manager: &mut Manager) -> Result<UnixListener, Error> {
     if let Some(fd) = manager.inherited.remove(LISTENER) {
@@ -130,6 +95,58 @@ async fn listen(config: &Config, manager: &mut Manager) -> Result<UnixListener, 
 }
 
 impl Agent {
+    /// Everything is made, with what the last run has left, and nothing forwards yet.
+    async fn new(
+        config: Arc<Config>,
+        file: PathBuf,
+        state: StateDir,
+        manager: Manager,
+        own_calls: mpsc::Sender<Call>,
+    ) -> Result<(Agent, mpsc::Receiver<NetlinkEvent>), Error> {
+        let (started, before) = (Instant::now(), Before::new(state.take_last_stop()));
+        let (overlay, mut fib) = (Overlay::new(Arc::clone(&config)), FibBuilder::new());
+        let store = Arc::clone(&manager.store);
+        let kept = Kept::new(manager.inherited, Arc::<Store>::clone(&store));
+        let dataplane = Dataplane::prepare(dataplane_config(&config), fib.build(&overlay), kept);
+        let dataplane = dataplane.map_err(|error| Error::Dataplane(error.to_string()))?;
+        let (mut netlink, net_events) = Netlink::new().map_err(|error| Error::Netlink(error.to_string()))?;
+        let gateway = Gateway::default();
+        if let Err(error) = netlink.set_up_host_interface(HOST_INTERFACE, gateway.v4, gateway.v6).await {
+            warn!(%error, "the host cannot reach workloads");
+        }
+        let vm = Vm::start(&config.vm, gateway.v4, gateway.v6).await;
+        fib.serve(vm.targets(), config.vm.lease);
+        let agent = Agent {
+            file,
+            monitor: Some(monitor::channel()),
+            route_writer: RouteWriter::new(),
+            metrics: None,
+            own_calls,
+            overlay,
+            fib,
+            state: Arc::new(state),
+            dataplane: Arc::new(dataplane),
+            netlink,
+            vm,
+            bgp: Bgp::Early(Vec::new()),
+            callers: HashMap::new(),
+            next_call: 0,
+            publish_at: None,
+            started,
+            rates: Rates::default(),
+            store,
+            watchdog: manager.watchdog,
+            before,
+            kept_routes: KeptRoutes::default(),
+            told: String::new(),
+            openstack: Vec::new(),
+            ping: 0,
+            follow_up: None,
+            config,
+        };
+        Ok((agent, net_events))
+    }
+
     /// All that packets need is there: they are forwarded from now on.
     fn serve(&mut self) -> Result<(), Error> {
         self.publish();
