@@ -1,7 +1,7 @@
 //! OpenStack's side of a hypervisor: calls as nova's plug driver and bagpipe's clients make them, and machines on taps.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -180,23 +180,34 @@ impl Machine {
         namespace.add_veth("eth0", hypervisor, tap);
         namespace.netlink(|netlink| {
             netlink.set_mac("eth0", mac)?;
-            for address in addresses {
-                netlink.add_address("eth0", *address, if address.is_ipv4() { 32 } else { 128 })?;
-            }
-            let (v4, v6): (IpAddr, IpAddr) =
-                (Ipv4Addr::new(169, 254, 1, 1).into(), "fe80::1".parse().map_err(io::Error::other)?);
-            if addresses.iter().any(IpAddr::is_ipv4) {
-                netlink.add_route(Prefix::host(v4), None, "eth0")?;
-                netlink.add_route("0.0.0.0/0".parse().map_err(io::Error::other)?, Some(v4), "eth0")?;
-                netlink.add_neighbour("eth0", v4, MacAddr::GATEWAY)?;
-            }
-            if addresses.iter().any(IpAddr::is_ipv6) {
-                netlink.add_route("::/0".parse().map_err(io::Error::other)?, Some(v6), "eth0")?;
-                netlink.add_neighbour("eth0", v6, MacAddr::GATEWAY)?;
-            }
-            Ok(())
+            addresses
+                .iter()
+                .try_for_each(|it| netlink.add_address("eth0", *it, if it.is_ipv4() { 32 } else { 128 }))
         });
-        Machine { namespace, mac, addresses: addresses.to_vec() }
+        let machine = Machine { namespace, mac, addresses: addresses.to_vec() };
+        machine.route();
+        machine
+    }
+
+    /// Everything is behind the gateway.
+    fn route(&self) {
+        let gateways: [(IpAddr, &str); 2] = [
+            (Ipv4Addr::new(169, 254, 1, 1).into(), "0.0.0.0/0"),
+            (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(), "::/0"),
+        ];
+        for (gateway, all) in gateways {
+            if !self.addresses.iter().any(|address| address.is_ipv4() == gateway.is_ipv4()) {
+                continue;
+            }
+            let all: Prefix = all.parse().unwrap_or_else(|error| panic!("{error}"));
+            self.namespace.netlink(|netlink| {
+                if gateway.is_ipv4() {
+                    netlink.add_route(Prefix::host(gateway), None, "eth0")?;
+                }
+                netlink.add_route(all, Some(gateway), "eth0")?;
+                netlink.add_neighbour("eth0", gateway, MacAddr::GATEWAY)
+            });
+        }
     }
 
     /// Says where it is, as QEMU and Linux do after a migration: gratuitous ARP for each IPv4 address.
@@ -225,5 +236,9 @@ impl Machine {
     /// Unplugs it from the world, or plugs it in again: what it is sent is lost.
     pub fn set_up(&self, up: bool) {
         self.namespace.netlink(|netlink| netlink.set_up("eth0", up));
+        if up {
+            // The kernel has forgotten them.
+            self.route();
+        }
     }
 }

@@ -167,8 +167,10 @@ fn a_shared_address_is_where_it_was_announced_last() {
     };
     for (machine, node) in [(&machines[0], &nodes[0]), (&machines[1], &nodes[1]), (&machines[0], &nodes[0])] {
         // A virtual router that takes over says so by gratuitous ARP.
-        machine.announce_as(shared);
-        wait_until("the shared address to go there", PATIENCE, || is_at(node));
+        wait_until("the shared address to go there", PATIENCE, || {
+            machine.announce_as(shared);
+            is_at(node)
+        });
         reaches(pod.namespace(), shared.into());
     }
     let told = gobgp.cli("global rib -a vpnv4");

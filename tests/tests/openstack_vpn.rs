@@ -18,11 +18,8 @@ struct Stage {
 /// A gateway with pods of the city (`4200000000:100`), a hypervisor without any VRF of its own, GoBGP between.
 fn stage() -> Stage {
     let lab = Lab::new();
-    // Without RT constraint towards the hypervisor: GoBGP has its routes whether or not anybody wants them.
-    let peers = [
-        GoBgpPeer::client(underlay_v4(11).into(), ASN),
-        GoBgpPeer::client_without_rtc(underlay_v4(12).into(), ASN),
-    ];
+    // Without RT constraint: GoBGP has our routes whether or not anybody wants them, and tells when their targets change.
+    let peers = [11, 12].map(|host| GoBgpPeer::client_without_rtc(underlay_v4(host).into(), ASN));
     let gobgp = GoBgp::start(&lab, "gobgp", 1, ASN, &peers);
     let one = Node::start(&lab, "gw-11", 11, &gateway(11, &[1]));
     let config = with_openstack(AgentConfig::new(ASN).neighbor(gobgp.address()), &lab.path("ports"));

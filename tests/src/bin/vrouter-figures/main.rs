@@ -8,6 +8,7 @@ mod goals;
 mod idle;
 mod lifecycle;
 mod measure;
+mod openstack;
 mod peers;
 mod report;
 mod throughput;
@@ -34,7 +35,7 @@ struct Options {
     /// Interleaved runs; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     runs: u16,
-    /// Only these parts: `size`, `memory`, `add`, `throughput`, `idle`
+    /// Only these parts: `size`, `memory`, `add`, `openstack`, `throughput`, `idle`
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Only these rows of `throughput`: `tcp1`, `tcp4`, `udp`, `udp100`, `udp1000`, `imix`, `imix100`, `imix1000`, `rtt`
@@ -76,6 +77,9 @@ fn main() -> ExitCode {
     }
     if wanted("add") {
         lifecycle::add_latency(&mut figures, usize::from(options.runs) * 3);
+    }
+    if wanted("openstack") {
+        openstack::measure(&mut figures);
     }
     if wanted("throughput") {
         throughput::compare(&mut figures, &options);
