@@ -21,6 +21,7 @@ mod life;
 mod slot;
 mod tuple;
 mod usage;
+mod words;
 
 #[cfg(test)]
 mod tests;
