@@ -57,7 +57,7 @@ fn numbered(near: &[Pod; 2], far: &Pod) -> usize {
                 let head = [u32::try_from(flow).unwrap().to_be_bytes(), number.to_be_bytes()].concat();
                 // Equal lengths join, others do not.
                 let length =
-                    if (flow as u32 + round).is_multiple_of(3) { 30 + number as usize % 400 } else { 300 };
+                    if (number + round).is_multiple_of(3) { 30 + number as usize % 400 } else { 300 };
                 source.send(&[&head[..], &vec![0x5a; length]].concat()).unwrap();
             }
         }
