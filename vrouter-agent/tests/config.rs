@@ -227,6 +227,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("families = [\"vpnv4\", \"rtc\"]", "families = [\"evpn\"]", "\"evpn\" is no address family here"),
     ("families = [\"vpnv4\", \"rtc\"]", "families = []", "families must name at least one"),
     ("workers = 2", "workers = 0", "workers in [dataplane] must be a number from 1 to 64, not 0"),
+    (
+        "without = [\"udp-superframes\", \"gre-frames\"]",
+        "without = [\"tso\"]",
+        "no such offload; there are udp-segmentation, udp-coalescing",
+    ),
     ("workers = 2", "workers = -1", "workers in [dataplane] must be a number from 1 to 64, not -1"),
     ("name       = \"smart-city\"", "", "[[vrf]] needs name"),
     ("rd         = \"192.0.2.11:1\"", "rd = \"64512\"", "\"64512\" is no route distinguisher"),
