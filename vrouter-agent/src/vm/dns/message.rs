@@ -102,7 +102,7 @@ mod tests {
             bad[at] = value;
             assert!(!is_query(&bad), "{at} {value}");
         }
-        let long = vec!["abcdefghijklmnopqrstuvwxyz0123"; 9].join(".");
+        let long = ["abcdefghijklmnopqrstuvwxyz0123"; 9].join(".");
         assert!(!is_query(&query(7, &long)));
     }
 
