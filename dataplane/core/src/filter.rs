@@ -135,6 +135,10 @@ enum Test {
 }
 
 impl Expression {
+    fn is_joined(&self) -> bool {
+        matches!(self, Expression::Any(_) | Expression::All(_))
+    }
+
     fn matches(&self, subject: &Subject) -> bool {
         match self {
             Expression::Any(terms) => terms.iter().any(|term| term.matches(subject)),
@@ -179,22 +183,33 @@ impl Test {
 }
 
 impl Display for Expression {
+    /// With as few parentheses as tell the same: what was read may be printed and read again.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let joined = |f: &mut Formatter<'_>, parts: &[Expression], by: &str| {
-            f.write_str("(")?;
-            for (index, part) in parts.iter().enumerate() {
-                f.write_str(if index == 0 { "" } else { by })?;
-                part.fmt(f)?;
-            }
-            f.write_str(")")
-        };
         match self {
-            Expression::Any(terms) => joined(f, terms, " or "),
-            Expression::All(factors) => joined(f, factors, " and "),
+            Expression::Any(terms) => joined(f, terms, " or ", |term| matches!(term, Expression::Any(_))),
+            Expression::All(factors) => joined(f, factors, " and ", Expression::is_joined),
+            Expression::Not(factor) if factor.is_joined() => write!(f, "not ({factor})"),
             Expression::Not(factor) => write!(f, "not {factor}"),
             Expression::Test(test) => test.fmt(f),
         }
     }
+}
+
+fn joined(
+    f: &mut Formatter<'_>,
+    parts: &[Expression],
+    by: &str,
+    needs_parentheses: fn(&Expression) -> bool,
+) -> fmt::Result {
+    for (index, part) in parts.iter().enumerate() {
+        f.write_str(if index == 0 { "" } else { by })?;
+        if needs_parentheses(part) {
+            write!(f, "({part})")?;
+        } else {
+            part.fmt(f)?;
+        }
+    }
+    Ok(())
 }
 
 impl Display for End {

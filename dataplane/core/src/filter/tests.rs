@@ -138,6 +138,19 @@ fn length_tests_and_depth_are_bounded() {
     assert_eq!(" ".repeat(MAX_TEXT + 1).parse::<Filter>(), Err(FilterError::TooLong));
 }
 
+#[test]
+fn what_was_read_is_printed_no_deeper_than_it_was() {
+    let deepest = format!("arp and {}ip", "! ".repeat(MAX_DEPTH - 1));
+    assert_eq!(filter(&filter(&deepest).to_string()), filter(&deepest));
+    for (text, printed) in [
+        ("(tcp)or((udp)and(port 9))", "tcp or udp and port 9"),
+        ("(tcp or udp) and !(arp or ip)", "(tcp or udp) and not (arp or ip)"),
+        ("tcp and (udp and arp)", "tcp and (udp and arp)"),
+    ] {
+        assert_eq!(filter(text).to_string(), printed);
+    }
+}
+
 fn any_test() -> impl Strategy<Value = Test> {
     let end = prop_oneof![Just(End::Either), Just(End::Source), Just(End::Destination)];
     let addr = any::<IpAddr>();

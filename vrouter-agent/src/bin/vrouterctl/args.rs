@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use agent_api::DEFAULT_SOCKET;
 use clap::{Args, Parser, Subcommand};
 use dataplane_core::Filter;
+use dataplane_core::filter::FilterError;
 use vrouter_types::{MacAddr, ParseRouteTargetError, Prefix, RouteDistinguisher, RouteTarget};
 
 use crate::groups::Group;
@@ -271,8 +272,8 @@ pub(crate) struct Capture {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
     /// Only packets that match
-    #[arg(short, long, value_name = "EXPRESSION")]
-    pub(crate) filter: Option<Filter>,
+    #[arg(short, long, value_name = "EXPRESSION", value_parser = filter)]
+    pub(crate) filter: Option<String>,
     /// End after so many packets
     #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
@@ -371,6 +372,11 @@ pub(crate) struct PortDelete {
     /// Its sub-port with this 802.1Q tag, not the tap itself
     #[arg(long, value_name = "TAG")]
     pub(crate) vlan: Option<u16>,
+}
+
+/// The agent reads it again; what is wrong with it is said here.
+fn filter(text: &str) -> Result<String, FilterError> {
+    text.parse::<Filter>().map(|_| text.to_owned())
 }
 
 fn route_target(text: &str) -> Result<RouteTarget, ParseRouteTargetError> {

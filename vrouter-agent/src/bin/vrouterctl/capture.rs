@@ -131,7 +131,7 @@ fn open(file: Option<&Path>) -> Result<Box<dyn Write + Send>, (String, u8)> {
 fn request(args: &Capture) -> CaptureRequest {
     CaptureRequest {
         point: args.point.clone(),
-        filter: args.filter.as_ref().map(ToString::to_string),
+        filter: args.filter.clone(),
         direction: match args.direction.as_str() {
             "in" => Some(CaptureDirection::In),
             "out" => Some(CaptureDirection::Out),
