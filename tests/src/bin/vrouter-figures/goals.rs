@@ -1,6 +1,6 @@
 //! The floors and goals of the design's table of figures.
 
-use crate::contender::{GRE, OVS, UDP};
+use crate::contender::{DIRECT, GRE, OVS, UDP};
 use crate::measure::Test;
 use crate::throughput::Scene;
 
@@ -31,6 +31,10 @@ pub(crate) fn aim(scene: Scene, test: Test, ours: &str, peer: &str) -> Option<Ai
         // Ahead on every row.
         let less = test == Test::Rtt;
         return Some(Aim { floor: 1.0, goal: if less { 1.0 / 1.5 } else { 1.5 }, less });
+    }
+    if peer == DIRECT {
+        // No router can be as fast as none: for comparison only.
+        return None;
     }
     // Another build of ours is held to the same.
     let kind = ours.split('-').next().unwrap_or(ours);
