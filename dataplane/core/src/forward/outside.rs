@@ -124,7 +124,12 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         packet: &Packet,
         hash: FlowHash,
     ) -> Result<Leave<'p>, Refusal> {
+        let snat = vrf.snat.is_some_and(|snat| snat.covers(packet.dst));
         let refusal = match self.way(vrf, packet, hash) {
+            // The host knows somebody else by that address, but nobody else by the one that stands for the port.
+            Ok(Way::Host) if snat && vrf.host_open && self.fib.host.lookup(packet.src) != Some(port.id) => {
+                return Ok(Leave::Node);
+            }
             Ok(way) => return Ok(Leave::By(way)),
             Err(refusal) if refusal == Refusal::NO_ROUTE => refusal,
             Err(refusal) => return Err(refusal),
@@ -132,7 +137,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         if let Some(nat) = port.nat.iter().find(|nat| nat.fixed == packet.src) {
             return Ok(Leave::Floating(nat));
         }
-        if !vrf.snat.is_some_and(|snat| snat.covers(packet.dst)) {
+        if !snat {
             return Err(refusal);
         }
         // What is link-local to the node is none of a workload's business: clouds hand out the node's keys there.

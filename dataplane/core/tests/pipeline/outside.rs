@@ -143,6 +143,20 @@ fn tenants_with_equal_addresses_do_not_mix() {
 }
 
 #[test]
+fn the_node_itself_is_reached_as_the_vrf_says() {
+    let mut lab = lab();
+    let own = "192.0.2.11";
+    assert_drop(&lab.port(CITY, &udp("10.20.11.2", own, 3)), DropReason::HostClosed);
+    // Power is open, but to the host its first address is city's.
+    assert_drop(&lab.port(POWER, &udp("10.20.11.2", own, 3)), DropReason::HostAddressTaken);
+    change_vrf(&mut lab, 1, |vrf| vrf.snat = Some(Snat::BOTH));
+    let out = lab.port(POWER, &udp("10.20.11.2", own, 3));
+    assert_eq!((out.verdict, ends(&out.bytes).0), (Verdict::ToHost, stands_for(POWER, true)));
+    let out = lab.port(POWER, &udp("10.20.21.4", own, 3));
+    assert_eq!((out.verdict, ends(&out.bytes).0.as_str()), (Verdict::ToHost, "10.20.21.4"));
+}
+
+#[test]
 fn the_host_does_not_lead_a_workload_to_another_tenants() {
     let mut lab = lab();
     // The host has a route to every pod: what left for one comes back from the kernel as it went.

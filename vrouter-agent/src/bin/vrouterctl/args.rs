@@ -323,7 +323,7 @@ pub(crate) enum Port {
                             When it returns, the port is on disk, forwards and is advertised. Without --dhcp the VM is \
                             told its addresses\nby whoever configures it; its gateways are 169.254.1.1 and fe80::1, on \
                             link.")]
-    Add(PortAdd),
+    Add(Box<PortAdd>),
     /// Take a VM's tap away
     #[command(
         after_help = "Examples:\n  vrouterctl port delete --interface tap0\n  vrouterctl port delete --interface \
