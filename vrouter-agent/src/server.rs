@@ -12,6 +12,7 @@ mod capture;
 mod lines;
 mod metrics;
 mod openstack;
+mod respond;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -29,14 +30,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use agent_api::{
-    ApiError, AttachPort, AttachedPort, BgpClear, CaptureRequest, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary, DetachPort,
-    DetachedPort, Drops, ErrorKind, Explanation, Flows, Labels, Memory, OpenStack, Ports, Reloaded,
-    RouteFilter, Routes, SecurityGroup, SecurityGroupChanged, SecurityGroupView, SecurityGroups, Status,
-    TraceReply, TraceRequest, Tunnels, Vrfs,
+    ApiError, AttachPort, AttachedPort, BgpClear, BgpNeighbors, BgpRoutes, BgpRtc, BgpSummary,
+    CaptureRequest, DetachPort, DetachedPort, Drops, ErrorKind, Explanation, Flows, Labels, Memory,
+    OpenStack, Ports, Reloaded, RouteFilter, Routes, SecurityGroup, SecurityGroupChanged, SecurityGroupView,
+    SecurityGroups, Status, TraceReply, TraceRequest, Tunnels, Vrfs,
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -53,6 +54,7 @@ use crate::openstack::port_api::{PortCall, PortReply};
 use crate::openstack::vpn_api::{VpnCall, VpnReply};
 
 use lines::{Payload, STREAMS};
+use respond::{endless, refusal, respond};
 
 pub use capture::CaptureStream;
 pub use lines::Monitor;
@@ -381,18 +383,6 @@ async fn answer(
     })
 }
 
-/// A reply that goes on. `None`: there are too many of them.
-fn endless(payload: Option<Payload>, kind: &'static str, is_endless: &AtomicBool) -> Response<Payload> {
-    let Some(payload) = payload else {
-        let text = format!("{STREAMS} monitors and captures run already; end one of them");
-        return refusal(&ApiError::new(ErrorKind::Exhausted, text));
-    };
-    is_endless.store(true, Relaxed);
-    let mut response = Response::new(payload);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
 async fn collect(body: Incoming, limits: Limits) -> Result<Bytes, ApiError> {
     match timeout(limits.body_time, Limited::new(body, limits.body).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
@@ -417,25 +407,4 @@ async fn ask(request: Request, calls: &mpsc::Sender<Call>, limits: Limits) -> Re
         Ok(Err(_)) => Err(unavailable("the agent stopped before it answered; ask again once it is back")),
         Err(_) => Err(unavailable("the agent did not answer in time; it may still do what it was asked")),
     }
-}
-
-fn refusal(error: &ApiError) -> Response<Payload> {
-    respond(StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error)
-}
-
-fn respond(status: StatusCode, body: &impl Serialize) -> Response<Payload> {
-    let (status, mut body) = match serde_json::to_vec(body) {
-        Ok(body) => (status, body),
-        Err(error) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            // Written by hand, since writing it by serde is what failed.
-            format!("{{\"kind\":\"internal\",\"message\":{:?}}}", error.to_string()).into_bytes(),
-        ),
-    };
-    // So that a terminal's prompt begins on its own line after curl.
-    body.push(b'\n');
-    let mut response = Response::new(Payload::Whole(Full::new(Bytes::from(body))));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
