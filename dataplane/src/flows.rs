@@ -20,7 +20,9 @@ pub(crate) struct Flows {
 
 #[derive(Debug)]
 enum Masquerading {
-    /// Nobody has asked for it yet.
+    /// Perhaps the last run left it on.
+    Unknown,
+    /// Nobody asks for it.
     Off,
     On,
     /// Why the kernel did not do it.
@@ -29,7 +31,7 @@ enum Masquerading {
 
 impl Flows {
     pub(crate) fn new(table: FlowTable, ports: RangeInclusive<u16>) -> Flows {
-        Flows { table: Arc::new(table), ports, masquerading: Mutex::new(Masquerading::Off) }
+        Flows { table: Arc::new(table), ports, masquerading: Mutex::new(Masquerading::Unknown) }
     }
 
     /// Makes ready what packets of this snapshot will need. Costs something once.
@@ -46,7 +48,7 @@ impl Flows {
         let Some(interface) = host_interface else { return };
         let mut masquerading = hold(&self.masquerading);
         match *masquerading {
-            Masquerading::Off if snat => {
+            Masquerading::Unknown | Masquerading::Off if snat => {
                 *masquerading = match guard::masquerade(interface, &self.ports) {
                     Ok(()) => {
                         info!(ports = ?self.ports, "workloads may leave with the node's address");
@@ -58,7 +60,7 @@ impl Flows {
                     }
                 };
             }
-            Masquerading::On | Masquerading::Failed(_) if !snat => {
+            Masquerading::Unknown | Masquerading::On | Masquerading::Failed(_) if !snat => {
                 guard::stop_masquerading();
                 *masquerading = Masquerading::Off;
             }
@@ -86,7 +88,7 @@ impl Dataplane {
     pub fn masquerade_failure(&self) -> Option<String> {
         match &*hold(&self.flows.masquerading) {
             Masquerading::Failed(why) => Some(why.clone()),
-            Masquerading::Off | Masquerading::On => None,
+            Masquerading::Unknown | Masquerading::Off | Masquerading::On => None,
         }
     }
 }
