@@ -67,6 +67,11 @@ impl Killer {
         Killer { stop, thread }
     }
 
+    /// Whether the process has ended.
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until the process has ended, by itself or killed, and says how it fared.
     pub fn wait(self) -> Outcome {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -148,7 +153,6 @@ fn step_of(pid: u32, call: &Call) -> Option<String> {
         libc::SYS_ftruncate => on("ftruncate"),
         libc::SYS_connect => on("connect"),
         libc::SYS_bind => on("bind"),
-        libc::SYS_setsockopt => on("setsockopt"),
         libc::SYS_ioctl => on("ioctl"),
         libc::SYS_setns => on("setns"),
         libc::SYS_openat => {

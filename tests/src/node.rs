@@ -10,11 +10,13 @@ use serde_json::Value;
 
 use crate::binaries::binary;
 use crate::config::AgentConfig;
+use crate::killer::{Killer, Outcome};
 use crate::lab::{Lab, underlay_v4};
 use crate::netns::Namespace;
 use crate::pod::{Pod, PodRequest};
 use crate::process::{Daemon, run, run_ok};
 use crate::supervisor::Supervisor;
+use crate::sys;
 use crate::wait::{PATIENCE, wait_for, wait_until};
 
 /// A node with its agent.
@@ -118,11 +120,7 @@ impl Node {
     /// # Panics
     /// When it does not become so, with its log.
     pub fn start_agent_until(&mut self, wanted: impl Fn(&agent_api::Status) -> bool) {
-        let program = self.program.clone().unwrap_or_else(|| binary("vrouter-agent"));
-        let mut command = Command::new(program);
-        command.arg("--config").arg(self.config_path());
-        command.env("RUST_LOG", std::env::var("VROUTER_LOG").unwrap_or_else(|_| "info".to_owned()));
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut command = self.agent_command();
         if let Some(supervisor) = &self.supervisor {
             command = supervisor.supervise(&command);
         }
@@ -136,6 +134,49 @@ impl Node {
             if wanted(&status) { Ok(()) } else { Err(format!("not as wanted: {:?}", status.problems)) }
         });
         self.agent = Some(agent);
+    }
+
+    /// Starts the agent, and kills it before the step of its start that has this number, the first being 1. Where its
+    /// start has fewer, it runs.
+    ///
+    /// # Panics
+    /// When it is neither killed nor ready in time.
+    pub fn start_agent_killed(&mut self, step: usize) -> Outcome {
+        let agent = self.agent_command();
+        let mut command = Command::new("sh");
+        // Stands still until it is followed.
+        command
+            .args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
+            .arg(agent.get_program())
+            .args(agent.get_args());
+        command.envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = self.directory.join("agent.log");
+        let agent = Daemon::start(&self.namespace, &format!("vrouter-agent {}", self.name), command, &log);
+        wait_until("the agent to wait for its killer", PATIENCE, || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", agent.pid())).unwrap_or_default();
+            stat.contains(") T ")
+        });
+        let killer = Killer::follow(agent.pid(), step, None);
+        let _ = sys::kill(agent.pid(), libc::SIGCONT);
+        wait_until(&format!("agent {} to be killed or ready", self.name), PATIENCE, || {
+            let client = agent_api::Client::connect(self.socket(), Duration::from_secs(2));
+            let status = client.and_then(|mut client| client.status());
+            killer.is_over() || status.is_ok_and(|status| status.ready)
+        });
+        let outcome = killer.end();
+        if !outcome.killed {
+            self.agent = Some(agent);
+        }
+        outcome
+    }
+
+    fn agent_command(&self) -> Command {
+        let program = self.program.clone().unwrap_or_else(|| binary("vrouter-agent"));
+        let mut command = Command::new(program);
+        command.arg("--config").arg(self.config_path());
+        command.env("RUST_LOG", std::env::var("VROUTER_LOG").unwrap_or_else(|_| "info".to_owned()));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Kills the agent as a crash would (SIGKILL).
