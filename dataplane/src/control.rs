@@ -332,6 +332,14 @@ impl Dataplane {
         info!(%port, interface = link.interface(), "port closed");
     }
 
+    /// Sends through the queue of a port's interface from now on, instead of past it: the queue shapes. A port that is not
+    /// open has none.
+    pub fn honour_queue(&self, port: PortId) {
+        if self.snapshots.load().port(port).is_some_and(|link| link.end_bypass()) {
+            info!(%port, "the port's interface has a queue that shapes");
+        }
+    }
+
     fn worker_of(&self, port: PortId) -> Option<&Handle> {
         self.workers.get(port.0 as usize % self.workers.len().max(1))
     }

@@ -148,6 +148,18 @@ impl Netlink {
         }
     }
 
+    /// Whether somebody has put a queue on the interface that holds packets back. The kernel's own kinds do not count.
+    pub async fn is_shaped(&self, name: &str) -> bool {
+        let links = self.handle.link().get().match_name(name.to_owned()).execute();
+        let links = collect(links).await.unwrap_or_default();
+        let kinds = ["tbf", "htb", "hfsc", "cake"];
+        links.first().is_some_and(|link| {
+            link.attributes.iter().any(
+                |attribute| matches!(attribute, LinkAttribute::Qdisc(kind) if kinds.contains(&kind.as_str())),
+            )
+        })
+    }
+
     /// Gives `vrouter0` its two addresses and sets it up. What is there already stays. On a host without IPv6 it goes
     /// without.
     pub async fn set_up_host_interface(

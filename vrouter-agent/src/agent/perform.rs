@@ -53,12 +53,16 @@ impl Agent {
                 Ok(())
             }
             Effect::OpenPort { port, interface, vlan } => {
-                let (port, interface, vlan) = (*port, interface.clone(), *vlan);
+                let (port, vlan, name) = (*port, *vlan, interface.clone());
                 self.in_kernel(move |dataplane| match vlan {
-                    Some(vlan) => dataplane.open_sub_port(port, &interface, vlan),
-                    None => dataplane.open_port(port, &interface),
+                    Some(vlan) => dataplane.open_sub_port(port, &name, vlan),
+                    None => dataplane.open_port(port, &name),
                 })
-                .await
+                .await?;
+                if self.netlink.is_shaped(interface).await {
+                    self.dataplane.honour_queue(port);
+                }
+                Ok(())
             }
             Effect::ClosePort(port) => {
                 let port = *port;
