@@ -100,13 +100,6 @@ pub fn label_entry(label: Label, traffic_class: u8, ttl: u8) -> [u8; 4] {
     (label.value() << 12 | u32::from(traffic_class & 7) << 9 | 1 << 8 | u32::from(ttl)).to_be_bytes()
 }
 
-/// What stands in front of every slice.
-#[derive(Debug, Clone, Copy)]
-struct Prefix {
-    bytes: [u8; MAX_PREFIX],
-    len: usize,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Whole,
@@ -116,8 +109,9 @@ enum Kind {
 
 /// The slices of one frame, made one by one.
 #[derive(Debug, Clone)]
-pub struct Slices {
-    prefix: Prefix,
+pub struct Slices<'p> {
+    /// What stands in front of every slice.
+    prefix: &'p [u8],
     kind: Kind,
     v4: bool,
     cut: Option<Cut>,
@@ -140,13 +134,13 @@ pub struct Slices {
 /// Plans the slices of a frame that begins at its IP header, none longer than `max` octets behind `prefix`. Completes a
 /// partial checksum in place where the frame is a single packet. `fragment` allows an IPv4 packet to be fragmented.
 /// Of a prefix longer than [`MAX_PREFIX`] only so much is used.
-pub fn segment(
+pub fn segment<'p>(
     frame: &mut Frame<'_>,
-    prefix: &[u8],
+    prefix: &'p [u8],
     max: usize,
     fragment: bool,
-) -> Result<Slices, SegmentError> {
-    let prefix = Prefix::new(prefix);
+) -> Result<Slices<'p>, SegmentError> {
+    let prefix = prefix.get(..MAX_PREFIX).unwrap_or(prefix);
     match frame.vnet().gso {
         Gso::None => whole(frame, prefix, max, fragment),
         Gso::TcpV4 | Gso::TcpV6 => tcp(frame, prefix, max, frame.vnet().gso, frame.vnet().gso_size),
@@ -154,7 +148,12 @@ pub fn segment(
     }
 }
 
-fn whole(frame: &mut Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+fn whole<'p>(
+    frame: &mut Frame<'_>,
+    prefix: &'p [u8],
+    max: usize,
+    fragment: bool,
+) -> Result<Slices<'p>, SegmentError> {
     let vnet = *frame.vnet();
     if vnet.needs_csum {
         let (start, offset) = (usize::from(vnet.csum_start), usize::from(vnet.csum_offset));
@@ -179,7 +178,7 @@ fn whole(frame: &mut Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> R
 
 /// A single segment of a byte stream that the tunnel does not take: it may be cut, if its checksum was right before.
 /// A sender's retransmissions come this way while the path has just become narrower.
-fn stream(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, SegmentError> {
+fn stream<'p>(frame: &Frame<'_>, prefix: &'p [u8], max: usize) -> Result<Slices<'p>, SegmentError> {
     let bytes = frame.bytes();
     let Transport { v4, l4, pseudo } = ip::transport(bytes, ip::TCP).ok_or(SegmentError::TooBig)?;
     let covered = bytes.get(l4..).unwrap_or_default();
@@ -192,7 +191,13 @@ fn stream(frame: &Frame<'_>, prefix: Prefix, max: usize) -> Result<Slices, Segme
     tcp(frame, prefix, max, gso, u16::MAX).map_err(|_| SegmentError::TooBig)
 }
 
-fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize, gso: Gso, size: u16) -> Result<Slices, SegmentError> {
+fn tcp<'p>(
+    frame: &Frame<'_>,
+    prefix: &'p [u8],
+    max: usize,
+    gso: Gso,
+    size: u16,
+) -> Result<Slices<'p>, SegmentError> {
     let bytes = frame.bytes();
     let transport = ip::transport(bytes, ip::TCP).ok_or(SegmentError::Malformed)?;
     if transport.v4 != (gso == Gso::TcpV4) {
@@ -214,7 +219,12 @@ fn tcp(frame: &Frame<'_>, prefix: Prefix, max: usize, gso: Gso, size: u16) -> Re
     slices.checked()
 }
 
-fn udp(frame: &Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> Result<Slices, SegmentError> {
+fn udp<'p>(
+    frame: &Frame<'_>,
+    prefix: &'p [u8],
+    max: usize,
+    fragment: bool,
+) -> Result<Slices<'p>, SegmentError> {
     let (bytes, vnet) = (frame.bytes(), frame.vnet());
     let transport = ip::transport(bytes, ip::UDP).ok_or(SegmentError::Malformed)?;
     let ports = bytes.get(transport.l4..transport.l4 + 4).ok_or(SegmentError::Malformed)?;
@@ -229,20 +239,8 @@ fn udp(frame: &Frame<'_>, prefix: Prefix, max: usize, fragment: bool) -> Result<
     slices.checked()
 }
 
-impl Prefix {
-    fn new(octets: &[u8]) -> Prefix {
-        let (mut bytes, len) = ([0; MAX_PREFIX], octets.len().min(MAX_PREFIX));
-        bytes[..len].copy_from_slice(&octets[..len]);
-        Prefix { bytes, len }
-    }
-
-    fn octets(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl Slices {
-    fn new(prefix: Prefix, kind: Kind, end: usize) -> Slices {
+impl<'p> Slices<'p> {
+    fn new(prefix: &'p [u8], kind: Kind, end: usize) -> Slices<'p> {
         Slices {
             prefix,
             kind,
@@ -263,12 +261,12 @@ impl Slices {
 
     fn of(
         bytes: &[u8],
-        prefix: Prefix,
+        prefix: &'p [u8],
         kind: Kind,
         Transport { v4, l4, pseudo }: Transport,
         l4_len: usize,
         l4_sum: u32,
-    ) -> Result<Slices, SegmentError> {
+    ) -> Result<Slices<'p>, SegmentError> {
         let mut slices = Slices::new(prefix, kind, bytes.len());
         let header = l4 + l4_len;
         if header > bytes.len() || header + MAX_PREFIX > MAX_HEADER {
@@ -285,7 +283,7 @@ impl Slices {
         Ok(slices)
     }
 
-    fn checked(self) -> Result<Slices, SegmentError> {
+    fn checked(self) -> Result<Slices<'p>, SegmentError> {
         if self.size == 0 || self.at >= self.end { Err(SegmentError::Malformed) } else { Ok(self) }
     }
 
@@ -302,7 +300,7 @@ impl Slices {
     }
 
     fn next_whole(&mut self, headers: &mut Headers<'_>) -> Step {
-        let prefix = self.prefix.octets();
+        let prefix = self.prefix;
         let Some((out, header)) = headers.take(prefix.len()) else { return Step::Full };
         out.copy_from_slice(prefix);
         self.done = true;
@@ -311,7 +309,7 @@ impl Slices {
 
     fn next_packet(&mut self, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
         let payload = self.at..(self.at + self.size).min(self.end);
-        let prefix = self.prefix.octets();
+        let prefix = self.prefix;
         let Some((out, header)) = headers.take(prefix.len() + self.header) else { return Step::Full };
         let (front, out) = out.split_at_mut(prefix.len());
         front.copy_from_slice(prefix);

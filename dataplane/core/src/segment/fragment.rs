@@ -24,13 +24,13 @@ impl Cut {
     }
 }
 
-impl Slices {
+impl Slices<'_> {
     pub(super) fn next_fragment(&mut self, cut: Cut, bytes: &[u8], headers: &mut Headers<'_>) -> Step {
         let packet = self.at..(self.at + self.size).min(self.end);
         let (l4_len, first) = (self.header - self.l4, self.sent == 0);
         let part = cut.chunk.min(l4_len + packet.len() - self.sent);
         let header_len = if first { self.header } else { self.l4 };
-        let prefix = self.prefix.octets();
+        let prefix = self.prefix;
         let Some((out, header)) = headers.take(prefix.len() + header_len) else { return Step::Full };
         let (front, out) = out.split_at_mut(prefix.len());
         front.copy_from_slice(prefix);
