@@ -20,6 +20,7 @@ mod changes;
 mod failure;
 mod groups;
 mod host;
+mod instances;
 mod openstack;
 mod places;
 mod ports;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use agent_api::sealed;
@@ -163,7 +163,7 @@ fn try_write(fates: &BTreeMap<PathBuf, Fate>, dirs: &BTreeSet<&Path>) -> io::Res
     if is_few {
         open.iter().try_for_each(File::sync_all)?;
     } else {
-        dirs.iter().try_for_each(|dir| sync_file_system(dir))?;
+        sync_file_systems(dirs)?;
     }
     for (path, fate) in fates {
         match fate {
@@ -183,9 +183,16 @@ fn draft(path: &Path) -> PathBuf {
     path.with_extension(disk::NEW)
 }
 
-fn sync_file_system(dir: &Path) -> io::Result<()> {
-    let dir = File::open(dir)?;
-    super::sync::file_system(dir.as_fd())
+/// Each file system once, however many of the directories are on it.
+fn sync_file_systems(dirs: &BTreeSet<&Path>) -> io::Result<()> {
+    let mut done = BTreeSet::new();
+    for dir in dirs {
+        let dir = File::open(dir)?;
+        if done.insert(dir.metadata()?.dev()) {
+            super::sync::file_system(dir.as_fd())?;
+        }
+    }
+    Ok(())
 }
 
 fn read_plugs(dir: &Path) -> Vec<Plug> {

@@ -1,4 +1,5 @@
 use super::*;
+use agent_api::ErrorKind;
 use serde_json::json;
 
 fn body() -> Value {
