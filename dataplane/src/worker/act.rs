@@ -183,14 +183,7 @@ impl Worker {
         let start = HEADS_AT + self.heads_used;
         let Some(room) = self.memory.get_mut(start..start + VNET_HEADER_LEN + len) else { return };
         room[..VNET_HEADER_LEN].copy_from_slice(&vnet);
-        // A tag stands between the addresses and the type.
-        let reply = self.state.reply.bytes();
-        let (front, behind) = reply.split_at(if tag.is_empty() { 0 } else { link::TYPE_AT.min(reply.len()) });
-        let (addresses, rest) = room[VNET_HEADER_LEN..].split_at_mut(front.len());
-        let (tag_room, rest) = rest.split_at_mut(tag.len());
-        addresses.copy_from_slice(front);
-        tag_room.copy_from_slice(tag);
-        rest.copy_from_slice(behind);
+        link::put_tagged(&mut room[VNET_HEADER_LEN..], self.state.reply.bytes(), tag);
         self.heads_used += VNET_HEADER_LEN + len;
         let whole = start..start + VNET_HEADER_LEN + len;
         let target = match to {
