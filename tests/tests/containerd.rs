@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use vrouter_tests::binaries::binary;
 use vrouter_tests::cni_run::{CniCall, files_under};
 use vrouter_tests::cri::{Containerd, CriPod, PodSpec, Release, cached_results, page, ping, processes_of};
 use vrouter_tests::process::run_ok;
+use vrouter_tests::random::Random;
 use vrouter_tests::{AgentConfig, Lab, Namespace, Node, PATIENCE, Vrf, sys, wait_for, wait_until};
 
 /// Each test with the containerd that is installed, and with containerd 2 where it can be had.
@@ -48,6 +51,7 @@ with_both! {
     many_at_once: thirty_pods_at_once_come_and_go_without_a_trace;
     killed_in_mid_add: a_runtime_killed_in_mid_add_leaves_nothing_that_garbage_collection_does_not_take;
     out_of_patience: a_runtime_that_loses_patience_leaves_nothing;
+    churned: pods_in_random_order_and_an_agent_killed_at_random_moments_leave_exactly_those_that_exist;
     broken_list: a_plugin_behind_ours_that_fails_add_and_del_cannot_make_ours_leak;
 }
 
@@ -397,6 +401,74 @@ fn out_of_patience(release: &Release) {
         let now = edge.traces();
         if now == before { Ok(()) } else { Err(now) }
     });
+}
+
+/// A kubelet goes on until it is done: another attempt for a pod that did not start, the same again for one that did not end.
+fn patiently<T>(what: &str, mut attempt: impl FnMut(usize) -> Result<T, String>) -> T {
+    let mut last = String::new();
+    for number in 0..100 {
+        match attempt(number) {
+            Ok(done) => return done,
+            Err(said) => last = said,
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("{what}: {last}");
+}
+
+fn remove(containerd: &Containerd, pod: &CriPod) {
+    patiently("stop and remove a pod", |_| containerd.stop(pod).and_then(|()| containerd.remove(pod)));
+}
+
+fn churned(release: &Release) {
+    const PODS: usize = 16;
+    const HANDS: usize = 3;
+    let mut random = Random::seeded("containerd");
+    let mut edge = Edge::new(release);
+    let before = edge.traces();
+    let Edge { containerd, node, .. } = &mut edge;
+    let (containerd, kept): (&Containerd, _) = (containerd, Mutex::new(Vec::new()));
+    let (next, hands) = (AtomicUsize::new(0), AtomicUsize::new(HANDS));
+    let mut kills = 0;
+    std::thread::scope(|scope| {
+        for _ in 0..HANDS {
+            let mut random = Random::new(random.below(usize::MAX) as u64);
+            let (next, hands, kept) = (&next, &hands, &kept);
+            scope.spawn(move || {
+                while let number @ ..PODS = next.fetch_add(1, Ordering::Relaxed) {
+                    let pod = patiently("run a pod", |attempt| {
+                        containerd.run_pod(&PodSpec::new(&format!("pod-{number}-{attempt}")))
+                    });
+                    kept.lock().unwrap().push(pod);
+                    if !random.one_in(4) {
+                        let mut pods = kept.lock().unwrap();
+                        let index = random.below(pods.len());
+                        let pod = pods.swap_remove(index);
+                        drop(pods);
+                        remove(containerd, &pod);
+                    }
+                }
+                hands.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        while hands.load(Ordering::Relaxed) > 0 {
+            std::thread::sleep(Duration::from_millis(200 + random.below(500) as u64));
+            node.kill9();
+            node.start_agent();
+            kills += 1;
+        }
+    });
+    let kept = kept.into_inner().unwrap();
+    println!("{PODS} pods, of which {} stay; the agent was killed {kills} times", kept.len());
+    assert!(kills > 0);
+    wait_for("ports of exactly the pods that exist", PATIENCE, || edge.agrees());
+    for pod in &kept {
+        for address in edge.containerd.addresses(pod).unwrap() {
+            ping(edge.node.namespace(), &address).unwrap_or_else(|said| panic!("{address}: {said}"));
+        }
+        remove(&edge.containerd, pod);
+    }
+    wait_until("nothing to be left", PATIENCE, || edge.traces() == before);
 }
 
 #[test]
