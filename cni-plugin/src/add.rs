@@ -23,6 +23,7 @@ use crate::ipam::Leased;
 use crate::netns::Netns;
 use crate::offload::Ethtool;
 use crate::result::Made;
+use crate::shape::Limit;
 use crate::undo::Undo;
 use crate::veth::{Links, Pair};
 use crate::wishes::Wishes;
@@ -136,10 +137,13 @@ fn wire(
     let mut host = Links::open().map_err(Error::kernel("open netlink"))?;
     undo.made_link = true;
     create_pair(&mut host, &request, host_mac, call, netns)?;
+    // Before the agent opens it: then it sees that there is a queue to honour.
+    limit(&mut host, &request.host_interface, wishes.bandwidth.to_pod)?;
     let attached = attach(agent, &request, undo)?;
     let ifname = &call.env.ifname;
     let addresses = configure(call, netns, pod, &attached)?;
     let routes = add_routes(call, pod, &addresses, &destinations(call, &leased.routes))?;
+    limit(&mut pod.links, ifname, wishes.bandwidth.from_pod)?;
     let alias = alias(&call.conf.name, &request.key.to_string());
     host.label(&request.host_interface, &alias, attached.mtu)
         .map_err(Error::kernel(format!("set the MTU of {}", request.host_interface)))?;
@@ -155,6 +159,15 @@ fn wire(
         routes,
         dns: wishes.dns.or_else(|| call.conf.dns.clone()).or(leased.dns),
     })
+}
+
+/// Lets no more through this end of the pair than the runtime asks for.
+fn limit(links: &mut Links, name: &str, limit: Option<Limit>) -> Result<(), Error> {
+    let Some(limit) = limit else { return Ok(()) };
+    let doing = || Error::kernel(format!("limit the bandwidth of {name}"));
+    let link = links.find(name).map_err(doing())?;
+    let index = link.ok_or_else(|| Error::Answer(format!("{name} has vanished")))?.index;
+    links.shape(index, limit).map_err(doing())
 }
 
 /// What stands on the host end, for people and for GC: which network's it is.

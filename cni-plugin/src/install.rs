@@ -33,7 +33,7 @@ Usage: vrouter-cni install   [--root DIR] [--cni-bin-dir DIR] [--cni-conf-dir DI
   --cni-bin-dir DIR   where the runtime looks for programs; else k3s, MicroK8s and /opt/cni/bin are tried
   --cni-conf-dir DIR  where it looks for network configurations; else likewise
   --socket PATH       the agent's socket, as the list is to name it
-  --chain PLUGIN      a plugin to run after ours, as portmap, bandwidth or tuning; it must be installed
+  --chain PLUGIN      a plugin to run after ours, as portmap or tuning; it must be installed
   --force             also overwrite or remove a list that was edited
 
 Example: vrouter-cni install --root /host --chain portmap
@@ -121,6 +121,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, InstallErro
         return Err(InstallError::Usage(format!(
             "--chain {name}: want a plugin's name, without a directory"
         )));
+    }
+    if options.chain.iter().any(|name| name == "bandwidth") {
+        return Err(InstallError::Usage(
+            "--chain bandwidth: vrouter-cni limits the bandwidth itself".to_owned(),
+        ));
     }
     Ok(options)
 }
@@ -236,7 +241,14 @@ mod tests {
         let apart = options(&["--root", "/host", "--chain", "portmap", "--chain=tuning", "--force"]).unwrap();
         assert_eq!((apart.root.as_deref(), apart.force), (Some(Path::new("/host")), true));
         assert_eq!(apart.chain, ["portmap", "tuning"]);
-        for words in [&["--root"][..], &["--root="], &["--rot", "x"], &["x"], &["--chain", "../portmap"]] {
+        for words in [
+            &["--root"][..],
+            &["--root="],
+            &["--rot", "x"],
+            &["x"],
+            &["--chain", "../portmap"],
+            &["--chain", "bandwidth"],
+        ] {
             assert!(matches!(options(words), Err(InstallError::Usage(_))), "{words:?}");
         }
     }

@@ -29,6 +29,7 @@ mod netlink;
 mod netns;
 mod offload;
 mod result;
+mod shape;
 mod status;
 mod undo;
 mod veth;

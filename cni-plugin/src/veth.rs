@@ -31,6 +31,7 @@ use vrouter_types::{MacAddr, Prefix};
 
 use crate::netlink::{Netlink, Reply};
 use crate::netns::Netns;
+use crate::shape::{Limit, token_bucket};
 
 /// One superframe of this size, cut into segments with a label and headers for each, still fits one UDP send (65,507).
 const GSO_MAX_SIZE: u32 = 60 << 10;
@@ -223,6 +224,11 @@ impl Links {
             message.attributes.push(RouteAttribute::Destination(to.addr().into()));
         }
         self.act(libc::RTM_NEWROUTE, &message, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Lets no more through the link than this.
+    pub(crate) fn shape(&mut self, index: u32, limit: Limit) -> io::Result<()> {
+        self.act(libc::RTM_NEWQDISC, &token_bucket(index, limit), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
     /// The addresses of a link.

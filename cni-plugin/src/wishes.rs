@@ -9,7 +9,7 @@
 //! ```
 //! Capabilities are read in either case, since containerd writes `CapitalCase` where CRI-O writes `lowerCamel`. The
 //! annotations speak of the interface with the default route; of another one, as of `net1`, speaks `vrouter.dev/vrf.net1`.
-//! Port mappings, bandwidth and cgroup paths are chained plugins' business, whatever stands in them.
+//! Port mappings and cgroup paths are others' business, whatever stands in them.
 
 use std::net::IpAddr;
 
@@ -19,6 +19,7 @@ use vrouter_types::MacAddr;
 use crate::call::Call;
 use crate::conf::{parse_address, parse_mac};
 use crate::error::Error;
+use crate::shape::Bandwidth;
 
 const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 const VRF: &str = "vrouter.dev/vrf";
@@ -33,6 +34,7 @@ pub(crate) struct Wishes {
     pub(crate) mac: Option<MacAddr>,
     /// In a result's form.
     pub(crate) dns: Option<Map<String, Value>>,
+    pub(crate) bandwidth: Bandwidth,
 }
 
 impl Wishes {
@@ -43,6 +45,9 @@ impl Wishes {
             addresses: addresses(call)?,
             mac: mac(call)?,
             dns: dns(call),
+            bandwidth: get(&call.conf.runtime, "bandwidth")
+                .and_then(Value::as_object)
+                .map_or_else(Bandwidth::default, Bandwidth::read),
         })
     }
 }

@@ -107,6 +107,6 @@ fn program(kind: &str) -> PathBuf {
 pub fn ours(socket: &Path, spool: &Path) -> Value {
     json!({
         "type": "vrouter-cni", "socket": socket, "spool": spool,
-        "capabilities": { "ips": true, "mac": true, "dns": true, "io.kubernetes.cri.pod-annotations": true },
+        "capabilities": { "ips": true, "mac": true, "dns": true, "bandwidth": true, "io.kubernetes.cri.pod-annotations": true },
     })
 }

@@ -28,8 +28,10 @@ impl Place {
         Place { node, outside, pod, lab }
     }
 
+    /// Ours leaves the bandwidth to plugins behind it; two that limit it would be in each other's way.
     fn chain(&self, behind: &[Value]) -> Chain {
-        let ours = ours(&self.node.socket(), &self.node.directory().join("state/deletes"));
+        let mut ours = ours(&self.node.socket(), &self.node.directory().join("state/deletes"));
+        ours["capabilities"]["bandwidth"] = json!(false);
         Chain::new(self.node.namespace(), "lab", "1.0.0", &[&[ours], behind].concat())
     }
 

@@ -1,13 +1,14 @@
 //! Several interfaces per pod, addresses that are asked for, delegates, and what STATUS and CHECK see.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use vrouter_tests::cni_bench::{Bench, with};
 use vrouter_tests::cni_chain::{Chain, ours};
 use vrouter_tests::cni_run::{CniCall, Script, ScriptedAgent, attached, ip_json};
-use vrouter_tests::{AgentConfig, Answer, Lab, Namespace, Node, Probe, Vrf};
+use vrouter_tests::{AgentConfig, Answer, Lab, Namespace, Node, Probe, Vrf, transfer};
 
 /// A node with two tenants.
 struct Place {
@@ -146,6 +147,36 @@ fn the_pods_dns_is_in_the_result() {
     );
     chain.delete("c1", &pod, &result).unwrap();
     assert_eq!(chain.add("c2", &pod).unwrap()["dns"], json!({ "nameservers": ["192.0.2.53"] }));
+}
+
+#[test]
+fn bandwidth_is_limited_in_both_directions_before_and_after_a_restart() {
+    const RATE: u64 = 16_000_000;
+    const OCTETS: u64 = 4 << 20;
+    let mut place = Place::new();
+    // As containerd writes it: in capitals, and with the largest burst there is.
+    let limits = json!({ "IngressRate": RATE, "IngressBurst": 4_294_967_295_u64, "EgressRate": RATE, "EgressBurst": 0 });
+    let chain = place.network("lab", &json!({})).runtime(json!({ "bandwidth": limits }));
+    let pod = place.lab.namespace("pod");
+    let result = chain.add("c1", &pod).unwrap();
+    let free = place.lab.namespace("free");
+    let other = place.network("lab", &json!({})).add("c2", &free).unwrap();
+    let [limited, unlimited] =
+        [&result, &other].map(|result| addresses(result)[0].parse::<IpAddr>().unwrap());
+    for round in 0..2 {
+        let ways = [(&free, &pod, limited, "to the pod"), (&pod, &free, unlimited, "from the pod")];
+        for (port, (from, sink, address, what)) in (5001..).zip(ways) {
+            let begin = Instant::now();
+            transfer(from, sink, SocketAddr::new(address, port), OCTETS).unwrap();
+            let took = begin.elapsed().as_secs_f64();
+            // All but a burst (a fifth of a second's worth) passes at the rate. Slower is the machine's affair.
+            let least = OCTETS as f64 * 8.0 / RATE as f64 - 0.2;
+            assert!(took >= least * 0.9, "round {round}, {what}: {took} s, want {least} s at least");
+        }
+        place.node.kill9();
+        place.node.start_agent();
+    }
+    chain.delete("c1", &pod, &result).unwrap();
 }
 
 #[test]

@@ -26,7 +26,6 @@ pub(super) fn make(socket: Option<&str>, chain: &[String]) -> String {
 fn chained(name: &str) -> Value {
     match name {
         "portmap" => json!({ "type": name, "capabilities": { "portMappings": true }, "snat": true }),
-        "bandwidth" => json!({ "type": name, "capabilities": { "bandwidth": true } }),
         _ => json!({ "type": name }),
     }
 }
@@ -60,8 +59,7 @@ mod tests {
 
     #[test]
     fn socket_and_chain_are_as_asked() {
-        let list =
-            make(Some("/run/x.sock"), &["portmap".to_owned(), "bandwidth".to_owned(), "tuning".to_owned()]);
+        let list = make(Some("/run/x.sock"), &["portmap".to_owned(), "tuning".to_owned()]);
         let list: Value = serde_json::from_str(&list).unwrap();
         let types: Vec<_> = list["plugins"]
             .as_array()
@@ -69,7 +67,7 @@ mod tests {
             .iter()
             .map(|plugin| plugin["type"].as_str().unwrap())
             .collect();
-        assert_eq!(types, ["vrouter-cni", "portmap", "bandwidth", "tuning"]);
+        assert_eq!(types, ["vrouter-cni", "portmap", "tuning"]);
         assert_eq!(list["plugins"][0]["socket"], "/run/x.sock");
         assert_eq!(list["plugins"][1]["capabilities"]["portMappings"], true);
     }
