@@ -399,7 +399,7 @@ fn out_of_patience(release: &Release) {
     edge.containerd.remove(&pod).unwrap();
     wait_for("nothing to be left", PATIENCE, || {
         let now = edge.traces();
-        if now == before { Ok(()) } else { Err(now) }
+        if now == before { Ok(()) } else { Err(Box::new(now)) }
     });
 }
 
