@@ -125,12 +125,16 @@ impl Machine {
     /// Runs ISC's client once, for IPv4 (`-4`) or IPv6 (`-6`), and answers the lease that it wrote. It sets the
     /// address itself.
     pub fn dhclient(&self, family: &str) -> String {
-        let script = self.script(
-            "dhclient",
-            "#!/bin/sh\n[ -z \"$new_ip_address\" ] || ip address replace $new_ip_address/$new_subnet_mask dev $interface\n\
-             [ -z \"$new_ip6_address\" ] || ip -6 address replace $new_ip6_address/128 dev $interface nodad\nexit 0\n",
-        );
         let (leases, pid) = (self.path(&format!("leases{family}")), self.path("dhclient.pid"));
+        // The lease is on disk before the address is set.
+        let done = self.path(&format!("done{family}"));
+        let script = format!(
+            "#!/bin/sh\n[ -z \"$new_ip_address\" ] || ip address replace $new_ip_address/$new_subnet_mask dev $interface\n\
+             [ -z \"$new_ip6_address\" ] || ip -6 address replace $new_ip6_address/128 dev $interface nodad\n\
+             [ -z \"$new_ip_address$new_ip6_address\" ] || touch {}\nexit 0\n",
+            done.display()
+        );
+        let script = self.script("dhclient", &script);
         let mut command = Command::new("/usr/sbin/dhclient");
         command.args([family, "-1", "-d", "--no-pid", "-cf", "/dev/null", "-sf"]).arg(script);
         command.arg("-lf").arg(&leases).arg("-pf").arg(pid).arg("eth0");
@@ -143,7 +147,7 @@ impl Machine {
         );
         let lease = crate::wait::wait_for("a lease", crate::wait::PATIENCE, || {
             let text = fs::read_to_string(&leases).unwrap_or_default();
-            let whole = text.trim_end().ends_with('}');
+            let whole = text.trim_end().ends_with('}') && done.exists();
             if whole { Ok(text) } else { Err(format!("{}{text}", daemon.log())) }
         });
         daemon.kill();
