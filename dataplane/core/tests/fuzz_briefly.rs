@@ -6,9 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[allow(unreachable_pub, reason = "shared with the fuzzers")]
 #[path = "../fuzz/harness.rs"]
 mod harness;
-#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 #[path = "pipeline/packets.rs"]
 mod packets;
 
