@@ -227,7 +227,7 @@ fn what_cannot_change_live_is_named_and_stays() {
     let changed = CONFIG
         .replace("address = \"192.0.2.11\"", "address = \"192.0.2.99\"")
         .replace("asn = 64512", "asn = 64513\nrouter-id = \"192.0.2.99\"\nlisten = \"0.0.0.0:179\"")
-        + "[agent]\nsocket = \"/run/other.sock\"\nname = \"other\"\n[dataplane]\nworkers = 2\n";
+        + "[agent]\nsocket = \"/run/other.sock\"\nname = \"other\"\n[dataplane]\nworkers = 2\n[openstack]\ndhcp-lease = 600\n";
     let reloaded = node.reload(&changed).unwrap();
     let expected = [
         "[agent] socket",
@@ -236,6 +236,7 @@ fn what_cannot_change_live_is_named_and_stays() {
         "[bgp] router-id",
         "[bgp] cluster-id",
         "[bgp] listen",
+        "[openstack] metadata, resolvers or dhcp-lease",
         "[dataplane]",
     ];
     assert_eq!(reloaded.needs_restart, expected);

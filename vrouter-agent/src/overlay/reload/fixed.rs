@@ -19,6 +19,7 @@ pub(super) fn keep(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     note("[bgp] listen", old.bgp.listen != new.bgp.listen);
     note("[bgp] max-paths", old.bgp.max_paths != new.bgp.max_paths);
     note("[openstack]", old.openstack != new.openstack);
+    note("[openstack] metadata, resolvers or dhcp-lease", old.vm != new.vm);
     note("[dataplane]", old.dataplane != new.dataplane);
     if old.bgp.router_id != new.bgp.router_id {
         // Route distinguishers may be made of it, and must not change before it does.
@@ -37,6 +38,7 @@ pub(super) fn keep(old: &Config, mut new: Config) -> (Config, Vec<String>) {
     new.bgp.listen = old.bgp.listen;
     new.bgp.max_paths = old.bgp.max_paths;
     new.openstack = old.openstack.clone();
+    new.vm = old.vm.clone();
     new.dataplane = old.dataplane.clone();
     (new, names)
 }
