@@ -262,7 +262,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "is also that of VRF \"smart-city\", line 59",
     ),
     ("host = \"open\"", "host = \"ajar\"", "host \"ajar\" must be \"open\" or \"closed\""),
-    ("host = \"open\"", "default = true", "VRF \"smart-city\", line 59, is the default already"),
+    ("host = \"open\"", "default = true", "VRF \"smart-city\", line 64, is the default already"),
     ("cluster-id = \"192.0.2.200\"", "cluster-id = \"0.0.0.0\"", "cluster-id 0.0.0.0 names no cluster"),
     ("restart-time = 60", "restart-time = 4096", "restart-time in [bgp] must be a number from 1 to 4095"),
     (

@@ -1,7 +1,6 @@
 //! Security groups from the API to the forwarding state.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may")]
 
-#[allow(dead_code, reason = "shared with the other tests")]
 mod common;
 
 use std::sync::Arc;

@@ -83,6 +83,24 @@ impl Agent {
                     |port, reason, packets| self.rates.of_port_drops((port, reason), now, packets),
                 ))
             }
+            request @ (Request::Flows { .. } | Request::SecurityGroups | Request::SecurityGroup(_)) => {
+                return self.show_policy(request);
+            }
+            Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
+            Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
+            Request::Memory => Reply::Memory(self.memory().await?),
+            Request::OpenStack => Reply::OpenStack(crate::openstack::view::openstack(overlay)),
+            Request::Monitor => self.watch().await?,
+            Request::Capture(request) => self.capture(&request)?,
+            Request::Metrics => Reply::Metrics(self.metrics_page().await?),
+            Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),
+        })
+    }
+
+    /// Flows, and the rules that they follow.
+    fn show_policy(&self, request: Request) -> Result<Reply, ApiError> {
+        let overlay = &self.overlay;
+        Ok(match request {
             Request::Flows { vrf, port, limit } => {
                 let filter = show::FlowFilter { vrf, port, limit };
                 let table = show::flow_table_use(&self.config, self.dataplane.flow_use());
@@ -95,14 +113,7 @@ impl Agent {
                     || ApiError::new(ErrorKind::NotFound, format!("there is no security group {name:?}"));
                 Reply::SecurityGroup(Box::new(view.ok_or_else(missing)?))
             }
-            Request::BgpRtc => Reply::BgpRtc(self.rtc().await?),
-            Request::Explain { vrf, prefix } => Reply::Explanation(self.explain(&vrf, prefix).await?),
-            Request::Memory => Reply::Memory(self.memory().await?),
-            Request::OpenStack => Reply::OpenStack(crate::openstack::view::openstack(overlay)),
-            Request::Monitor => self.watch().await?,
-            Request::Capture(request) => self.capture(&request)?,
-            Request::Metrics => Reply::Metrics(self.metrics_page().await?),
-            Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),
+            _ => return Err(ApiError::new(ErrorKind::Internal, "that is no question")),
         })
     }
 
