@@ -88,6 +88,10 @@ fn a_machine_moves_to_another_hypervisor_and_back_while_a_third_node_sends_to_it
     plug(&first);
     wait_routes(&gateway, &[port.ipv4.into()]);
     reaches(pod.namespace(), port.ipv4.into());
+    // A machine that has just come gives way to any other; nobody else having it, it is ordinary soon.
+    wait_until("the machine to be settled", PATIENCE, || {
+        !gobgp.cli("global rib -a vpnv4").contains("Med: 200")
+    });
     let stop = Arc::new(AtomicBool::new(false));
     let (sender, at_first) = (send(pod.namespace(), port.ipv4.into(), &stop), hear(&here.namespace, &stop));
 

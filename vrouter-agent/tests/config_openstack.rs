@@ -31,7 +31,7 @@ fn openstack_is_served_on_the_loopback_address_alone_and_a_network_has_one_vrf()
             3,
             "cannot share",
         ),
-        ("[openstack]\nport = 1\n".to_owned(), 2, "did you mean"),
+        ("[openstack]\nport_api = 1\n".to_owned(), 2, "did you mean \"port-api\""),
         (vrf("openstack-networks = [\"net1\"]\n"), 6, "is no UUID"),
         (vrf(&twice), 9, "one VRF can have it"),
     ] {
