@@ -23,7 +23,7 @@ use crate::adjacency::follow::Bell;
 use crate::adopt::{Kept, Name, is_bound};
 use crate::error::DataplaneError;
 use crate::offload::Offload;
-use crate::port_link::set_buffers;
+use crate::port_link::{PACKET_VNET_HDR, set_buffers};
 use crate::sys;
 
 /// RFC 7510 §7.
@@ -320,6 +320,7 @@ fn open_link(buffer: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
     socket.set_nonblocking(true)?;
     set_buffers(socket.as_fd(), buffer);
+    sys::set_option(socket.as_fd(), libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
     Ok(socket)
 }
 

@@ -30,8 +30,8 @@ use ip::Transport;
 
 /// The longest header of a slice. Memory for [`Headers`] at least this long takes one slice of any frame.
 pub const MAX_HEADER: usize = 512;
-/// The longest prefix: Ethernet, IPv6, GRE and a label.
-pub const MAX_PREFIX: usize = 64;
+/// The longest prefix: virtio-net, Ethernet, IPv6, GRE and a label.
+pub const MAX_PREFIX: usize = 72;
 
 const TCP_FIN_PSH: u8 = 0x09;
 const TCP_CWR: u8 = 0x80;
