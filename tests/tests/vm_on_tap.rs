@@ -65,17 +65,15 @@ fn a_vm_joins_by_port_add_is_reached_from_a_pod_and_leaves_by_port_delete() {
 }
 
 #[test]
-fn a_port_with_a_wrong_vrf_address_or_interface_is_refused_with_a_reason() {
+fn a_port_with_a_wrong_vrf_or_address_is_refused_with_a_reason_and_one_without_its_tap_waits() {
     let lab = Lab::new();
     let (one, _two) = pair(&lab);
     one.namespace().add_tap("tapvm0");
     let pod = one.add_pod("first");
     let taken = pod.v4().to_string();
-    for (vrf, interface, address, reason) in [
-        ("nowhere", "tapvm0", "10.50.0.2", "nowhere"),
-        ("city", "tapvm0", taken.as_str(), taken.as_str()),
-        ("city", "tapvm9", "10.50.0.2", "tapvm9"),
-    ] {
+    for (vrf, interface, address, reason) in
+        [("nowhere", "tapvm0", "10.50.0.2", "nowhere"), ("city", "tapvm0", taken.as_str(), taken.as_str())]
+    {
         let words = [
             "port",
             "add",
@@ -95,4 +93,9 @@ fn a_port_with_a_wrong_vrf_address_or_interface_is_refused_with_a_reason() {
     }
     let ports = one.ctl_json(&["show", "ports"]);
     assert_eq!(ports["ports"].as_array().map(Vec::len), Some(1), "nothing is left of them: {ports:#?}");
+    let words = "port add --vrf city --interface tapvm9 --mac 02:00:00:00:00:42 --address 10.50.0.2";
+    let said = one.ctl(&words.split(' ').collect::<Vec<_>>());
+    assert!(said.contains("It waits") && said.contains("tapvm9"), "{said}");
+    one.namespace().add_tap("tapvm9");
+    one.wait_route("city", "10.50.0.2/32");
 }
