@@ -184,7 +184,7 @@ impl Worker {
                 Token::Gre => {
                     // The path got narrower, perhaps: what goes past the raw socket does not hear of it.
                     if let Some(underlay) = snapshot.underlay.as_ref().filter(|_| event.failed) {
-                        underlay.bell.ring();
+                        underlay.bell.ring_changed();
                     }
                     self.serve_gre(&snapshot);
                 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
-use tracing::debug;
+use tracing::warn;
 use vrouter_types::Encap;
 
 use super::Adjacency;
@@ -50,13 +50,23 @@ const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 pub(crate) struct Bell {
     event: File,
     stop: AtomicBool,
+    /// Whether a way may have changed though far ends have not.
+    changed: AtomicBool,
 }
 
 impl Bell {
     pub(crate) fn new() -> io::Result<Bell> {
-        Ok(Bell { event: sys::event_fd()?.into(), stop: AtomicBool::new(false) })
+        let (stop, changed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Bell { event: sys::event_fd()?.into(), stop, changed })
     }
 
+    /// The path to a far end may have changed.
+    pub(crate) fn ring_changed(&self) {
+        self.changed.store(true, Relaxed);
+        self.ring();
+    }
+
+    /// Forwarding state or underlay are new.
     pub(crate) fn ring(&self) {
         // One that rings already needs no second.
         let _ = (&self.event).write(&1u64.to_ne_bytes());
@@ -77,7 +87,8 @@ impl Follower {
         let heard = Arc::clone(&bell);
         let follow = move || {
             if let Err(error) = follow(&kernel, &heard, &snapshots) {
-                debug!(%error, "adjacencies are not followed");
+                warn!(%error, "GRE goes by the raw socket only: cannot follow routes and neighbours any more");
+                snapshots.load().remotes.values().for_each(|stats| stats.set_adjacency(None));
             }
         };
         let thread = std::thread::Builder::new().name("adjacency".to_owned()).spawn(follow)?;
@@ -226,9 +237,11 @@ fn follow(kernel: &Kernel, bell: &Bell, snapshots: &ArcSwap<Snapshot>) -> io::Re
                 waited => waited?,
             }
             concerns = ready.is_empty();
-            concerns |= (&bell.event).read(&mut [0; 8]).is_ok();
-            if !ready.is_empty() && !concerns {
+            if !concerns && !bell.stop.load(Relaxed) {
                 std::thread::sleep(SETTLE);
+            }
+            if (&bell.event).read(&mut [0; 8]).is_ok() {
+                concerns |= bell.changed.swap(false, Relaxed) || resolver.is_news(&snapshots.load());
             }
             concerns |= kernel.heard(&resolver.neighbours);
         }
@@ -236,22 +249,35 @@ fn follow(kernel: &Kernel, bell: &Bell, snapshots: &ArcSwap<Snapshot>) -> io::Re
     Ok(())
 }
 
+/// The address that frames may be sent from.
+fn source(snapshot: &Snapshot) -> Option<IpAddr> {
+    snapshot.underlay.as_ref().filter(|underlay| underlay.has_link()).map(|underlay| underlay.address())
+}
+
 /// What was found last time.
 #[derive(Default)]
 struct Resolver {
     neighbours: BTreeSet<(IfIndex, IpAddr)>,
+    source: Option<IpAddr>,
     /// Packets sent by then, per far end.
     sent: HashMap<IpAddr, u64>,
 }
 
 impl Resolver {
+    /// Whether this forwarding state has another source, or other far ends than were seen to.
+    fn is_news(&self, snapshot: &Snapshot) -> bool {
+        let far_ends = snapshot.remotes.keys().filter(|(_, encap)| *encap == Encap::MplsOverGre);
+        let known = far_ends.clone().filter(|(remote, _)| self.sent.contains_key(remote)).count();
+        source(snapshot) != self.source || known != self.sent.len() || known != far_ends.count()
+    }
+
     /// Sees to every far end. `false`: there is none.
     fn resolve(&mut self, kernel: &Kernel, snapshot: &Snapshot) -> bool {
         self.neighbours.clear();
         let far_ends = snapshot.remotes.iter().filter(|((_, encap), _)| *encap == Encap::MplsOverGre);
         let far_ends: Vec<_> = far_ends.map(|((remote, _), stats)| (*remote, stats)).collect();
-        let source = snapshot.underlay.as_ref().filter(|underlay| underlay.has_link()).map(|it| it.address());
-        let source = source.filter(|_| !far_ends.is_empty() && !kernel.has_policies());
+        self.source = source(snapshot);
+        let source = self.source.filter(|_| !far_ends.is_empty() && !kernel.has_policies());
         let mut links = BTreeMap::new();
         for (remote, stats) in &far_ends {
             let found = source.and_then(|source| self.adjacency(kernel, &mut links, source, *remote, stats));
