@@ -48,3 +48,29 @@ impl StateDir {
         self.root.join(GROUPS).join(format!("{name}.json"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security_groups::built_in;
+
+    #[test]
+    fn what_was_saved_is_loaded_and_what_makes_no_sense_is_put_aside() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path()).unwrap();
+        assert!(state.load_groups().is_empty());
+        let group = |name: &str| SecurityGroup { name: name.to_owned(), ..built_in() };
+        for name in ["web", "db", "4fb2dd5e-33c7-4f2c-a9a1-c8e2f4f2e1b0"] {
+            state.save_group(&group(name)).unwrap();
+        }
+        state.save_group(&SecurityGroup { rules: Vec::new(), ..group("web") }).unwrap();
+        state.forget_group("db").unwrap();
+        state.forget_group("db").unwrap();
+        let dir = root.path().join(GROUPS);
+        fs::rename(dir.join("web.json"), dir.join("other.json")).unwrap();
+        fs::write(dir.join("torn.json"), "{\"version\":2,\"na").unwrap();
+        let names: Vec<String> = state.load_groups().into_iter().map(|group| group.name).collect();
+        assert_eq!(names, ["4fb2dd5e-33c7-4f2c-a9a1-c8e2f4f2e1b0"]);
+        assert_eq!(state.problems().len(), 2, "{:?}", state.problems());
+    }
+}
