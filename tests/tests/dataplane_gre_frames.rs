@@ -117,6 +117,20 @@ fn a_route_that_changes_its_way_or_its_mtu_is_followed() {
 }
 
 #[test]
+fn nothing_goes_past_the_stack_while_there_is_an_ipsec_policy() {
+    let lab = Lab::new();
+    let (one, _two, near, far) = scene(&lab, "");
+    transfers(&near, &far);
+    wait_way(&one, FRAMES);
+    let policy = "src 10.9.0.0/16 dst 10.8.0.0/16 dir out";
+    ip(&one, &format!("xfrm policy add {policy} tmpl src 192.0.2.11 dst 192.0.2.99 proto esp mode tunnel"));
+    wait_way(&one, RAW);
+    transfers(&near, &far);
+    ip(&one, &format!("xfrm policy delete {policy}"));
+    wait_way(&one, FRAMES);
+}
+
+#[test]
 fn gre_frames_can_be_switched_off() {
     let lab = Lab::new();
     let (one, two, near, far) = scene(&lab, "without = [\"gre-frames\"]");
