@@ -83,9 +83,7 @@ fn gre_leaves_as_frames_to_the_neighbour_that_the_kernel_knows_now() {
     transfers(&near, &far);
     wait_way(&one, FRAMES);
     transfers(&near, &far);
-    for node in [&one] {
-        assert!(!node.faults().contains_key("send-failed"), "{:?}", node.faults());
-    }
+    assert!(!one.faults().contains_key("send-failed"), "{:?}", one.faults());
 }
 
 #[test]

@@ -80,6 +80,9 @@ pub(crate) fn compare(figures: &mut Figures, options: &Options) {
     }
 }
 
+/// Makes a peer, where it is installed.
+type Make = fn(&Lab) -> Option<Contender>;
+
 fn contenders(lab: &Lab, scene: Scene, options: &Options) -> Vec<Contender> {
     let wanted = |name: &str| listed(&options.contender, name);
     let mut contenders = Vec::new();
@@ -99,7 +102,7 @@ fn contenders(lab: &Lab, scene: Scene, options: &Options) -> Vec<Contender> {
     match scene {
         Scene::Node => {
             own(contender::OURS, "mpls-over-udp");
-            let peers: [(_, fn(&Lab) -> Option<Contender>); 3] = [
+            let peers: [(_, Make); 3] = [
                 (contender::OVS, peers::open_vswitch),
                 (contender::DIRECT, |lab| Some(peers::direct_veth(lab))),
                 (contender::FORWARD, |lab| Some(peers::kernel_forwarding(lab))),
