@@ -221,8 +221,8 @@ fn superframe() -> (Vec<u8>, VnetHeader) {
 }
 
 fn cut(bytes: &mut [u8], vnet: VnetHeader, memory: &mut [u8]) -> Vec<Vec<u8>> {
-    let mut slices =
-        segment(&mut Frame::new(bytes, vnet), &label_entry(label(9), 0, 64), 1468, false).unwrap();
+    let entry = label_entry(label(9), 0, 64);
+    let mut slices = segment(&mut Frame::new(bytes, vnet), &entry, 1468, false).unwrap();
     let (mut headers, mut out) = (Headers::new(memory, 0), Vec::new());
     let mut pieces = Vec::new();
     while let Step::Slice(slice) = slices.next(bytes, &mut headers) {
