@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use agent_api::{ApiError, BgpClear, BgpClearKind, BgpRtc, ErrorKind, Explanation, Memory, MemoryPart};
+use agent_api::{
+    ApiError, BgpClear, BgpClearKind, BgpRtc, ErrorKind, Explanation, Memory, MemoryPart, Status,
+};
 use bgp_peer::{ClearError, ClearKind};
 use vrouter_types::Prefix;
 
@@ -26,21 +28,7 @@ impl Agent {
             | Request::BgpClear(_) => {
                 return Err(ApiError::new(ErrorKind::Internal, "that is no question"));
             }
-            Request::Status => {
-                let summary = self.running()?.summary().await;
-                let uptime = self.started.elapsed();
-                let mut problems = overlay.problems();
-                problems.extend(self.state.problems());
-                problems.extend(self.dataplane.masquerade_failure().map(|why| {
-                    format!("workloads of VRFs with snat = true cannot leave with the node's address: {why}")
-                }));
-                problems.extend(self.worker_problems());
-                problems.extend(show::bgp_problems(&summary.neighbors));
-                let mut status =
-                    show::status(overlay, Some(&summary), uptime, self.state.is_writable(), problems);
-                status.run = Some(self.run_status());
-                Reply::Status(status)
-            }
+            Request::Status => Reply::Status(self.status().await?),
             Request::BgpSummary => {
                 let summary = self.running()?.summary().await;
                 Reply::BgpSummary(show::bgp_summary(&self.config, Some(&summary)))
@@ -95,6 +83,22 @@ impl Agent {
             Request::Metrics => Reply::Metrics(self.metrics_page().await?),
             Request::Trace(request) => Reply::Trace(show::trace(overlay, &self.dataplane.fib(), &request)?),
         })
+    }
+
+    async fn status(&self) -> Result<Status, ApiError> {
+        let summary = self.running()?.summary().await;
+        let uptime = self.started.elapsed();
+        let mut problems = self.overlay.problems();
+        problems.extend(self.state.problems());
+        problems.extend(self.dataplane.masquerade_failure().map(|why| {
+            format!("workloads of VRFs with snat = true cannot leave with the node's address: {why}")
+        }));
+        problems.extend(self.worker_problems());
+        problems.extend(show::bgp_problems(&summary.neighbors));
+        let mut status =
+            show::status(&self.overlay, Some(&summary), uptime, self.state.is_writable(), problems);
+        status.run = Some(self.run_status());
+        Ok(status)
     }
 
     /// Flows, and the rules that they follow.

@@ -17,7 +17,7 @@ use crate::server::Reply;
 use crate::state_file::StateDir;
 use bgp_peer::VrfImport;
 use bgp_peer::bgp_core::wire::community;
-use vrouter_types::{RouteTarget, VpnPrefix, VrfId};
+use vrouter_types::{PortId, RouteTarget, VpnPrefix, VrfId};
 
 impl Agent {
     pub(super) async fn perform(&mut self, effect: &Effect) -> Result<(), ApiError> {
@@ -25,96 +25,81 @@ impl Agent {
         match effect {
             Effect::SaveLabels { cursor } => {
                 let cursor = *cursor;
-                self.on_disk("save the labels", move |state| state.save_labels(cursor)).await
+                self.on_disk("save the labels", move |state| state.save_labels(cursor)).await?;
             }
             Effect::SavePort(port) => {
                 let port = port.clone();
-                self.on_disk("save the port", move |state| state.save_port(&port)).await
+                self.on_disk("save the port", move |state| state.save_port(&port)).await?;
             }
             Effect::ForgetPort { port, .. } => {
                 let port = *port;
-                self.on_disk("delete the port's file", move |state| state.forget_port(port)).await
+                self.on_disk("delete the port's file", move |state| state.forget_port(port)).await?;
             }
             Effect::SaveGroup { group, .. } => {
                 let group = group.clone();
-                self.on_disk("save the security group", move |state| state.save_group(&group)).await
+                self.on_disk("save the security group", move |state| state.save_group(&group)).await?;
             }
             Effect::ForgetGroup { group } => {
                 let name = group.name.clone();
-                self.on_disk("delete the security group's file", move |state| state.forget_group(&name)).await
+                self.on_disk("delete the security group's file", move |state| state.forget_group(&name))
+                    .await?;
             }
             Effect::RemoveSpooled { file } => {
                 let file = file.clone();
-                self.on_disk("delete the spooled file", move |state| state.remove_spooled(&file)).await
+                self.on_disk("delete the spooled file", move |state| state.remove_spooled(&file)).await?;
             }
-            Effect::SaveAll(writes) => self.save_all(writes).await,
-            Effect::OpenPorts(underway) => {
-                self.open_ports(underway).await;
-                Ok(())
-            }
-            Effect::OpenPort { port, interface, vlan } => {
-                let (port, vlan, name) = (*port, *vlan, interface.clone());
-                self.in_kernel(move |dataplane| match vlan {
-                    Some(vlan) => dataplane.open_sub_port(port, &name, vlan),
-                    None => dataplane.open_port(port, &name),
-                })
-                .await?;
-                if self.netlink.is_shaped(interface).await {
-                    self.dataplane.honour_queue(port);
-                }
-                Ok(())
-            }
-            Effect::ClosePort(port) => {
-                let port = *port;
-                self.in_kernel(move |dataplane| {
-                    dataplane.close_port(port);
-                    Ok(())
-                })
-                .await
-            }
-            Effect::PublishFib { soon: false } => {
-                self.publish();
-                Ok(())
-            }
+            Effect::SaveAll(writes) => self.save_all(writes).await?,
+            Effect::OpenPorts(underway) => self.open_ports(underway).await,
+            Effect::OpenPort { port, interface, vlan } => self.open_port(*port, interface, *vlan).await?,
+            Effect::ClosePort(port) => self.close_port(*port).await?,
+            Effect::PublishFib { soon: false } => self.publish(),
             Effect::PublishFib { soon: true } => {
                 self.publish_at.get_or_insert_with(|| Instant::now() + PUBLISH_DELAY);
-                Ok(())
             }
             Effect::SetUnderlay(address) => {
                 let address = *address;
-                self.in_kernel(move |dataplane| dataplane.set_underlay(address)).await
+                self.in_kernel(move |dataplane| dataplane.set_underlay(address)).await?;
             }
             Effect::AddHostRoute(address) => {
                 let added = self.netlink.add_host_route(*address, HOST_INTERFACE, gateway(*address)).await;
-                added.map_err(refused)
+                added.map_err(refused)?;
             }
             Effect::RemoveHostRoute(address) => {
-                self.netlink.remove_host_route(*address, HOST_INTERFACE).await.map_err(refused)
+                self.netlink.remove_host_route(*address, HOST_INTERFACE).await.map_err(refused)?;
             }
-            Effect::Originate(route) => {
-                self.originate(route).await;
-                Ok(())
-            }
-            Effect::Withdraw(prefix) => {
-                self.withdraw(*prefix).await;
-                Ok(())
-            }
-            Effect::SetImports(imports) => {
-                self.set_imports(imports).await;
-                Ok(())
-            }
-            Effect::SetNeighbors { concerned } => self.set_neighbors(concerned).await,
+            Effect::Originate(route) => self.originate(route).await,
+            Effect::Withdraw(prefix) => self.withdraw(*prefix).await,
+            Effect::SetImports(imports) => self.set_imports(imports).await,
+            Effect::SetNeighbors { concerned } => self.set_neighbors(concerned).await?,
             Effect::EndSessionsFrom(addresses) => {
                 if let Bgp::Running(speaker) = &self.bgp {
                     speaker.addresses_gone(addresses.clone()).await;
                 }
-                Ok(())
             }
-            Effect::Answer { call, answer } => {
-                self.answer(*call, answer);
-                Ok(())
-            }
+            Effect::Answer { call, answer } => self.answer(*call, answer),
         }
+        Ok(())
+    }
+
+    async fn open_port(&self, port: PortId, interface: &str, vlan: Option<u16>) -> Result<(), ApiError> {
+        let name = interface.to_owned();
+        self.in_kernel(move |dataplane| match vlan {
+            Some(vlan) => dataplane.open_sub_port(port, &name, vlan),
+            None => dataplane.open_port(port, &name),
+        })
+        .await?;
+        if self.netlink.is_shaped(interface).await {
+            self.dataplane.honour_queue(port);
+        }
+        Ok(())
+    }
+
+    async fn close_port(&self, port: PortId) -> Result<(), ApiError> {
+        self.in_kernel(move |dataplane| {
+            dataplane.close_port(port);
+            Ok(())
+        })
+        .await
     }
 
     async fn set_neighbors(&self, concerned: &[String]) -> Result<(), ApiError> {
