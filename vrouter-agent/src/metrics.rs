@@ -11,8 +11,8 @@ use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bgp_peer::{MessageCounts, NeighborView, SpeakerSummary, State};
 use ::dataplane::{PortCounters, TunnelCounters};
+use bgp_peer::{MessageCounts, NeighborView, SpeakerSummary, State};
 use dataplane_core::DropReason;
 use vrouter_types::{Encap, PortId};
 
