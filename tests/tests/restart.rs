@@ -14,7 +14,9 @@ use vrouter_types::{MacAddr, Prefix};
 fn ports(node: &Node) -> Vec<Value> {
     let mut ports = node.ctl_json(&["show", "ports"])["ports"].as_array().cloned().unwrap_or_default();
     for port in &mut ports {
-        port.as_object_mut().expect("a port").remove("counters");
+        let port = port.as_object_mut().expect("a port");
+        // What was counted, and how fast: not what the port is.
+        ["counters", "rates"].map(|key| port.remove(key));
     }
     ports
 }
