@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use vrouter_agent::config::Config;
 use vrouter_agent::install::{self, Places};
 use vrouter_agent::journal::{self, Journal};
@@ -91,18 +93,19 @@ fn main() -> ExitCode {
     }
     let manager = Manager::from_environment();
     let directives = arguments.log.clone().or_else(|| std::env::var("RUST_LOG").ok());
-    let filter = match EnvFilter::try_new(directives.as_deref().unwrap_or("info")) {
+    let filter: Targets = match directives.as_deref().unwrap_or("info").parse() {
         Ok(filter) => filter,
         Err(error) => {
             eprintln!("vrouter-agent: --log or RUST_LOG: {error}");
             return ExitCode::from(2);
         }
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     if journal::is_there() {
-        log.with_ansi(false).event_format(Journal).init();
+        registry.with(log.with_ansi(false).event_format(Journal)).init();
     } else {
-        log.with_ansi(std::io::stderr().is_terminal()).init();
+        registry.with(log.with_ansi(std::io::stderr().is_terminal())).init();
     }
     let result = Config::load(&arguments.config).and_then(|config| {
         if arguments.check_config {
