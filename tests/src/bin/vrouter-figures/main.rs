@@ -35,15 +35,15 @@ struct Options {
     /// Interleaved runs; the median counts
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=99))]
     runs: u16,
-    /// Only these parts: `size`, `memory`, `add`, `openstack`, `throughput`, `idle`
-    #[arg(long, value_delimiter = ',')]
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_parser = ["size", "memory", "add", "openstack", "throughput", "idle"])]
     only: Vec<String>,
-    /// Only these rows of `throughput`: `tcp1`, `tcp4`, `udp`, `udp100`, `udp1000`, `imix`, `imix100`, `imix1000`, `rtt`
-    #[arg(long, value_delimiter = ',')]
+    /// Only these rows of `throughput`
+    #[arg(long, value_delimiter = ',', value_parser = ROWS)]
     row: Vec<String>,
     /// Only these underlays of `throughput`: `on` (offloads on), `nic` (sending offloads off, GRO on), `off` (all off),
     /// `node` (two pods of one node)
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = ["on", "nic", "off", "node"])]
     underlay: Vec<String>,
     /// Only these contenders of `throughput`, by their names in the table
     #[arg(long, value_delimiter = ',')]
@@ -56,6 +56,8 @@ struct Options {
     #[arg(long)]
     json: Option<PathBuf>,
 }
+
+const ROWS: [&str; 9] = ["tcp1", "tcp4", "udp", "udp100", "udp1000", "imix", "imix100", "imix1000", "rtt"];
 
 fn listed(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|listed| listed == name)
