@@ -265,7 +265,7 @@ fn configure(
     if !matches!(switched, Some(Ok(()))) {
         eprintln!("vrouter-cni: cannot switch off offloads of {ifname}: {switched:?}");
     }
-    pod.links.bring_up(index, attached.mtu).map_err(doing("bring up"))?;
+    pod.links.bring_up(index, attached.mtu, attached.superframe).map_err(doing("bring up"))?;
     let mut addresses = attached.addresses.clone();
     addresses.sort_by_key(IpAddr::is_ipv6);
     for address in &addresses {

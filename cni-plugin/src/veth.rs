@@ -35,6 +35,8 @@ use crate::shape::{Limit, token_bucket};
 
 /// One superframe of this size, cut into segments with a label and headers for each, still fits one UDP send (65,507).
 const GSO_MAX_SIZE: u32 = 60 << 10;
+/// The agent refuses superframes of more segments.
+const GSO_MAX_SEGMENTS: u32 = 2000;
 
 /// Between two looks at something that the kernel does in a moment.
 const PAUSE: Duration = Duration::from_micros(200);
@@ -166,11 +168,15 @@ impl Links {
         self.act(libc::RTM_SETLINK, &message, 0)
     }
 
-    /// Brings the pod's end up with this MTU.
-    pub(crate) fn bring_up(&mut self, index: u32, mtu: u16) -> io::Result<()> {
+    /// Brings the pod's end up with this MTU. Its IPv4 superframes may be as long as the agent takes them.
+    pub(crate) fn bring_up(&mut self, index: u32, mtu: u16, superframe: Option<u32>) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.attributes = vec![LinkAttribute::GsoMaxSize(GSO_MAX_SIZE)];
+        message.attributes =
+            vec![LinkAttribute::GsoMaxSize(GSO_MAX_SIZE), LinkAttribute::GsoMaxSegs(GSO_MAX_SEGMENTS)];
+        // What is longer than an IP length field can tell is "BIG TCP", which for IPv4 came with Linux 6.3. Kernels before
+        // it pass the attribute over.
+        message.attributes.extend(superframe.map(LinkAttribute::GsoIpv4MaxSize));
         // Before Linux 4.16 this cannot be set from here; a larger superframe costs one more send, nothing else.
         let _ = self.act(libc::RTM_SETLINK, &message, 0);
         message.header.flags = LinkFlags::Up;

@@ -147,6 +147,17 @@ pub(crate) fn sleep_exactly() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1000 as libc::c_ulong) };
 }
 
+/// Returns the pages that lie within these octets to the kernel. The octets become zeros.
+pub(crate) fn give_back(octets: &mut [u8]) {
+    let page = 4096;
+    let skipped = octets.as_ptr().addr().wrapping_neg() % page;
+    let Some(inner) = octets.get_mut(skipped..) else { return };
+    let len = inner.len() - inner.len() % page;
+    // SAFETY: the pages lie within memory that is exclusively ours, private and anonymous: any octets are valid there.
+    // A kernel with larger pages refuses what is not aligned for it, and nothing changes.
+    unsafe { libc::madvise(inner.as_mut_ptr().cast(), len, libc::MADV_DONTNEED) };
+}
+
 /// A counter that wakes an epoll.
 pub(crate) fn event_fd() -> io::Result<OwnedFd> {
     // SAFETY: takes integers only.

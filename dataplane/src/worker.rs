@@ -19,6 +19,7 @@ use std::time::Instant;
 
 use arc_swap::{ArcSwap, Cache};
 use dataplane_core::coalesce::Coalescer;
+use dataplane_core::frame::MAX_SUPERFRAME;
 use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Outer, State, Verdict, VnetHeader};
 use dataplane_core::{from_host, from_port, from_underlay};
@@ -44,8 +45,11 @@ use act::count_packets;
 const SLOTS: usize = 64;
 const BULK_SLOTS: usize = 8;
 const BULK_FRAME: usize = 4096;
-/// A maximal packet with Ethernet and virtio-net header, rounded up.
-pub(crate) const STRIDE: usize = 65_664;
+/// A maximal superframe with Ethernet and virtio-net header, rounded up. Room that no frame fills is not touched, so it
+/// takes no memory.
+pub(crate) const STRIDE: usize = MAX_SUPERFRAME + 16_512;
+/// What a slot behind those of bulk may keep touched.
+const KEPT: usize = 64 * 1024;
 /// Room for headers.
 const HEADS: usize = 512 * 1024;
 /// Packets that one batch coalesces before it sends.
@@ -112,6 +116,8 @@ pub(crate) struct Worker {
     pub(super) egress: Egress,
     /// Packets of this turn, superframes counted as many.
     worked: usize,
+    /// Whether slots behind those of bulk hold more memory than they should keep.
+    swollen: bool,
     nap: Nap,
     /// What could not be learned so far.
     unlearned: u64,
@@ -137,6 +143,7 @@ impl Worker {
             coalescer: Coalescer::new(COALESCE),
             egress: Egress::new(),
             worked: 0,
+            swollen: false,
             nap: Nap::default(),
             unlearned: 0,
             clock,
@@ -360,12 +367,20 @@ impl Worker {
     fn receive(&mut self, fd: BorrowedFd<'_>, frame_size: &AtomicUsize) -> io::Result<usize> {
         let bulk = frame_size.load(Ordering::Relaxed) > BULK_FRAME;
         let slots = if bulk { BULK_SLOTS } else { SLOTS };
+        if std::mem::take(&mut self.swollen) {
+            sys::give_back(self.memory.get_mut(BULK_SLOTS * STRIDE..HEADS_AT).unwrap_or_default());
+        }
         let memory = self.memory.get_mut(..slots * STRIDE).unwrap_or_default();
         let count = match self.receiver.receive(fd, memory, STRIDE) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             received => received?,
         };
-        let octets: usize = (0..count).map(|slot| self.receiver.message(slot).len).sum();
+        let mut octets = 0;
+        for slot in 0..count {
+            let len = self.receiver.message(slot).len;
+            octets += len;
+            self.swollen |= slot >= BULK_SLOTS && len > KEPT;
+        }
         frame_size.store(octets / count.max(1), Ordering::Relaxed);
         self.worked += count.max(octets / BULK_FRAME);
         Ok(count)

@@ -18,6 +18,7 @@
 use std::ops::Range;
 
 use crate::checksum;
+use crate::frame::MAX_PACKET;
 use crate::segment::ip;
 use crate::vnet::{Gso, VnetHeader};
 
@@ -28,8 +29,6 @@ use candidate::{Candidate, Join};
 /// The longest header that [`Coalescer::write_header`] writes.
 pub const MAX_HEADER: usize = ip::V6_HEADER + 60;
 
-/// The longest packet that an IP length field can tell.
-const MAX_PACKET: usize = 65_535;
 /// As many datagrams as the kernel joins in one (UDP_GRO_CNT_MAX), so a receiver's buffer is not taken by surprise.
 const MAX_DATAGRAMS: u16 = 64;
 /// Segments are fewer than the pieces that one gathered write may have (UIO_MAXIOV).

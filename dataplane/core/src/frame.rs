@@ -6,6 +6,12 @@
 
 use crate::vnet::VnetHeader;
 
+/// The longest packet that an IP length field can tell.
+pub const MAX_PACKET: usize = 65_535;
+/// The longest superframe that a workload may send. A fourth of it, with a label and headers for each of its segments,
+/// still fits one UDP send (65,507 octets).
+pub const MAX_SUPERFRAME: usize = 4 * (60 << 10);
+
 /// Borrowed bytes of one packet or superframe.
 #[derive(Debug)]
 pub struct Frame<'b> {

@@ -9,6 +9,7 @@ use etherparse::err::{ipv4, ipv6};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice};
 
 use crate::checksum;
+use crate::frame::MAX_PACKET;
 use crate::verdict::DropReason;
 
 pub(crate) const ICMP: u8 = 1;
@@ -117,7 +118,13 @@ impl Packet {
             ipv4::HeaderSliceError::Len(_) => DropReason::TruncatedIp,
             ipv4::HeaderSliceError::Content(_) => DropReason::BadIpHeader,
         })?;
-        let (l4, len) = (header.slice().len(), usize::from(header.total_len()));
+        let l4 = header.slice().len();
+        let len = match header.total_len() {
+            // A superframe that is longer than the field can tell, as Linux writes it. Others of that length are
+            // refused with their virtio-net header.
+            0 if bytes.len() > MAX_PACKET => bytes.len(),
+            len => usize::from(len),
+        };
         if len < l4 {
             return Err(DropReason::BadIpLength);
         }

@@ -24,6 +24,9 @@ use crate::vnet::Gso;
 
 mod fragment;
 pub(crate) mod ip;
+mod split;
+
+pub use split::split;
 
 use fragment::Cut;
 use ip::Transport;
@@ -121,6 +124,10 @@ pub struct Slices<'p> {
     end: usize,
     /// Payload octets per packet.
     size: usize,
+    /// How many segments a packet stands for: more than one where superframes are cut into superframes.
+    segments: u16,
+    /// Whether checksums stay partial.
+    partial: bool,
     /// The next packet's payload, its number, and how much of it has left as fragments.
     at: usize,
     index: u16,
@@ -250,6 +257,8 @@ impl<'p> Slices<'p> {
             header: 0,
             end,
             size: end,
+            segments: 1,
+            partial: false,
             at: 0,
             index: 0,
             sent: 0,
@@ -326,7 +335,7 @@ impl<'p> Slices<'p> {
         }
         self.finish_transport(&mut out[self.l4..], bytes, payload.clone());
         self.at = payload.end;
-        self.index = self.index.wrapping_add(1);
+        self.index = self.index.wrapping_add(self.segments);
         self.done = payload.end == self.end;
         Step::Slice(Slice { header, payload })
     }
@@ -334,7 +343,10 @@ impl<'p> Slices<'p> {
     /// Rewrites the transport header of the packet with this payload: sequence, flags, length, checksum.
     fn finish_transport(&self, l4: &mut [u8], bytes: &[u8], payload: Range<usize>) {
         let len = self.header - self.l4 + payload.len();
-        let mut sum = self.l4_sum + low16(len) + checksum::sum(&bytes[payload.clone()]);
+        let mut sum = self.l4_sum + low16(len);
+        if !self.partial {
+            sum += checksum::sum(&bytes[payload.clone()]);
+        }
         if self.kind == Kind::Udp {
             ip::set_word(l4, 4, len);
             let complete = checksum::fold(sum + low16(len));
@@ -344,7 +356,7 @@ impl<'p> Slices<'p> {
         }
         let mut seq = [0; 4];
         seq.copy_from_slice(&l4[4..8]);
-        // A frame is shorter than 64 KB, so the offset always fits.
+        // No frame is so long that the offset would not fit.
         let offset = u32::try_from(payload.start - self.header).unwrap_or(0);
         let seq = u32::from_be_bytes(seq).wrapping_add(offset);
         l4[4..8].copy_from_slice(&seq.to_be_bytes());
@@ -353,6 +365,9 @@ impl<'p> Slices<'p> {
         }
         if payload.start != self.header {
             l4[13] &= !TCP_CWR;
+        }
+        if self.partial {
+            return ip::set_word(l4, 16, usize::from(checksum::fold(sum)));
         }
         sum += (seq >> 16) + (seq & 0xffff) + u32::from(l4[13]);
         ip::set_word(l4, 16, usize::from(!checksum::fold(sum)));

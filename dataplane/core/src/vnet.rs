@@ -66,6 +66,17 @@ impl VnetHeader {
         csum_offset: 0,
     };
 
+    /// The header of the same packet behind `octets` of another header.
+    #[must_use]
+    pub fn behind(self, octets: usize) -> VnetHeader {
+        if !self.needs_csum && self.gso == Gso::None {
+            return self;
+        }
+        let shift = u16::try_from(octets).unwrap_or(u16::MAX);
+        let hdr_len = self.hdr_len.saturating_add(shift);
+        VnetHeader { hdr_len, csum_start: self.csum_start.saturating_add(shift), ..self }
+    }
+
     /// Reads the kernel's bytes; `None` where the kind of segmentation is none that we carry.
     pub fn decode(bytes: &[u8; VNET_HEADER_LEN]) -> Option<VnetHeader> {
         let [flags, gso_type, h0, h1, g0, g1, s0, s1, o0, o1] = *bytes;

@@ -4,7 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use dataplane_core::segment::{Headers, MAX_PREFIX, SegmentError, Slice, Step, label_entry, segment};
+use dataplane_core::frame::MAX_PACKET;
+use dataplane_core::segment::{
+    Headers, MAX_PREFIX, SegmentError, Slice, Slices, Step, label_entry, segment, split,
+};
 use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce, too_big};
 use vrouter_types::{Encap, PortId};
@@ -30,7 +33,7 @@ impl Worker {
     pub(super) fn act(&mut self, snapshot: &Snapshot, verdict: Verdict, packet: Packet) {
         match verdict {
             Verdict::ToPort(port) => self.send_to_port(snapshot, port, packet),
-            Verdict::ToHost => self.coalesce(snapshot, HOST, packet),
+            Verdict::ToHost => self.send_to_host(snapshot, packet),
             Verdict::ToUnderlay(push) => self.send_to_tunnel(snapshot, push, packet),
             Verdict::Reply(to) => self.reply(snapshot, to, packet.from),
             Verdict::Drop(reason) => {
@@ -47,7 +50,39 @@ impl Worker {
         if self.longest(&packet) > usize::from(port.mtu) {
             return self.fragment_to_port(snapshot, port, packet);
         }
+        if packet.range.len() > MAX_PACKET {
+            let link = Link::new(snapshot, port, self.is_v6(packet.range.start));
+            return self.split(snapshot, Target::Port(id), link.octets(), packet);
+        }
         self.coalesce(snapshot, id.0, packet);
+    }
+
+    fn send_to_host(&mut self, snapshot: &Snapshot, packet: Packet) {
+        if packet.range.len() > MAX_PACKET {
+            return self.split(snapshot, Target::Host, &[], packet);
+        }
+        self.coalesce(snapshot, HOST, packet);
+    }
+
+    /// A superframe that is longer than every interface takes leaves as several.
+    fn split(&mut self, snapshot: &Snapshot, target: Target, link: &[u8], packet: Packet) {
+        // What came before it leaves before it.
+        self.emit_groups(snapshot);
+        let Packet { range, vnet, from } = packet;
+        let mut prefix = [0; VNET_HEADER_LEN + Link::MOST];
+        let end = VNET_HEADER_LEN + link.len();
+        prefix[..VNET_HEADER_LEN].copy_from_slice(&vnet.behind(link.len()).encode());
+        prefix[VNET_HEADER_LEN..end].copy_from_slice(link);
+        let frame = Frame::new(self.memory.get_mut(range.clone()).unwrap_or_default(), vnet);
+        let Ok(slices) = split(&frame, &prefix[..end]) else {
+            return snapshot.drop_packets(DropReason::SegmentFailed, from, 1);
+        };
+        self.each_slice(snapshot, slices, range, |worker, [header, payload]| {
+            let packets = payload.len().div_ceil(usize::from(vnet.gso_size).max(1));
+            worker.egress.begin(target, packets, false);
+            worker.egress.add(target, header);
+            worker.egress.add(target, payload);
+        });
     }
 
     /// The longest packet that a port would see of a packet or a superframe of datagrams. Those of TCP were cut to fit.
@@ -121,16 +156,24 @@ impl Worker {
         max: usize,
         fragment: bool,
         Packet { range, vnet, from }: Packet,
-        mut queue: impl FnMut(&mut Worker, [Range<usize>; 2]),
+        queue: impl FnMut(&mut Worker, [Range<usize>; 2]),
     ) {
         let mut frame = Frame::new(self.memory.get_mut(range.clone()).unwrap_or_default(), vnet);
-        let mut slices = match segment(&mut frame, prefix, max, fragment) {
-            Ok(slices) => slices,
-            Err(SegmentError::TooBig) => {
-                return self.refuse_too_big(snapshot, max, Packet { range, vnet, from });
-            }
-            Err(SegmentError::Malformed) => return snapshot.drop_packets(DropReason::SegmentFailed, from, 1),
-        };
+        match segment(&mut frame, prefix, max, fragment) {
+            Ok(slices) => self.each_slice(snapshot, slices, range, queue),
+            Err(SegmentError::TooBig) => self.refuse_too_big(snapshot, max, Packet { range, vnet, from }),
+            Err(SegmentError::Malformed) => snapshot.drop_packets(DropReason::SegmentFailed, from, 1),
+        }
+    }
+
+    /// Writes the slices of the packet at `range` one by one and hands each to `queue`.
+    fn each_slice(
+        &mut self,
+        snapshot: &Snapshot,
+        mut slices: Slices<'_>,
+        range: Range<usize>,
+        mut queue: impl FnMut(&mut Worker, [Range<usize>; 2]),
+    ) {
         loop {
             let (slots, heads) = self.memory.split_at_mut(HEADS_AT);
             let mut headers = Headers::new(heads, self.heads_used);
@@ -277,11 +320,7 @@ impl Worker {
         let room = heads.get_mut(self.heads_used..)?;
         let (front, behind) = room.split_at_mut_checked(VNET_HEADER_LEN + link_len)?;
         let (len, mut vnet) = self.coalescer.write_header(group, slots, behind)?;
-        let shift = u16::try_from(link_len).unwrap_or(0);
-        if vnet.needs_csum || vnet.gso != Gso::None {
-            vnet.hdr_len = vnet.hdr_len.saturating_add(shift);
-            vnet.csum_start = vnet.csum_start.saturating_add(shift);
-        }
+        vnet = vnet.behind(link_len);
         let (vnet_room, link_room) = front.split_at_mut(VNET_HEADER_LEN);
         vnet_room.copy_from_slice(&vnet.encode());
         link_room.copy_from_slice(link);

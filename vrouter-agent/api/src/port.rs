@@ -159,6 +159,9 @@ pub struct AttachedPort {
     pub addresses: Vec<IpAddr>,
     /// The MTU for the workload's interface: what fits the smallest tunnel.
     pub mtu: u16,
+    /// The longest IPv4 superframe that the workload may send, where it is more than others take. Absent: 61,440 octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superframe: Option<u32>,
     /// The gateway for IPv4, the same in every VRF.
     pub gateway4: Ipv4Addr,
     /// The gateway for IPv6, the same in every VRF.

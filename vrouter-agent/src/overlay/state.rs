@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use agent_api::AttachedPort;
+use dataplane_core::frame::MAX_SUPERFRAME;
 use dataplane_core::{Gateway, TunnelId};
 use vrouter_types::{Encap, Label, PortId, Prefix, VpnPrefix, VrfId};
 
@@ -165,6 +166,7 @@ impl Port {
             label: self.saved.label,
             addresses: self.saved.addresses.clone(),
             mtu: self.saved.mtu,
+            superframe: u32::try_from(MAX_SUPERFRAME).ok(),
             gateway4: gateway.v4,
             gateway6: gateway.v6,
             gateway_mac: gateway.mac,

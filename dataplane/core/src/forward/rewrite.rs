@@ -2,7 +2,7 @@
 //! The frame begins at its IP header.
 
 use crate::checksum;
-use crate::frame::Frame;
+use crate::frame::{Frame, MAX_PACKET};
 use crate::packet::{Fragment, Packet, TCP};
 use crate::verdict::DropReason;
 use crate::vnet::Gso;
@@ -152,7 +152,8 @@ pub(super) fn check_offload(frame: &Frame<'_>, packet: &Packet) -> Result<(), Dr
         }
     }
     let fits = match vnet.gso {
-        Gso::None => return Ok(()),
+        Gso::None if packet.len <= MAX_PACKET => return Ok(()),
+        Gso::None => false,
         Gso::TcpV4 | Gso::TcpV6 => {
             let offset = transport.get(12).map_or(0, |octet| usize::from(octet >> 4) * 4);
             packet.protocol == TCP
@@ -160,7 +161,9 @@ pub(super) fn check_offload(frame: &Frame<'_>, packet: &Packet) -> Result<(), Dr
                 && offset >= TCP_HEADER
                 && offset <= transport.len()
         }
-        Gso::UdpL4 => packet.protocol == crate::packet::UDP && transport.len() >= 8,
+        Gso::UdpL4 => {
+            packet.protocol == crate::packet::UDP && transport.len() >= 8 && packet.len <= MAX_PACKET
+        }
     };
     let few = packet.len <= usize::from(vnet.gso_size) * MAX_SEGMENTS;
     if fits && whole && vnet.gso_size > 0 && few { Ok(()) } else { Err(DropReason::BadOffload) }

@@ -249,6 +249,7 @@ The host does not reach 10.0.0.2 of port 10 (VRF tenant-b): no host route, or an
             label: Label::new(19).unwrap(),
             addresses: vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()],
             mtu: 1468,
+            superframe: None,
             gateway4: "169.254.1.1".parse().unwrap(),
             gateway6: "fe80::1".parse().unwrap(),
             gateway_mac: MacAddr::GATEWAY,
