@@ -1,11 +1,55 @@
 //! What cutting and joining promise, whatever they are given: for libFuzzer, and briefly for every run of the tests.
 
 use dataplane_core::coalesce::{self, Coalescer};
-use dataplane_core::segment::{Headers, MAX_HEADER, Step, segment as plan};
+use dataplane_core::frame::MAX_PACKET;
+use dataplane_core::segment::{Headers, MAX_HEADER, Step, segment as plan, split as plan_split};
 use dataplane_core::{Frame, Gso, VnetHeader};
 
 /// Packets of a batch at most.
 pub const PACKETS: usize = 16;
+/// The longest frame that a worker has room for.
+pub const LONGEST: usize = 262_272;
+
+/// Makes a frame as long as superframes may be, which fuzzers do not get to on their own: the IP header at `at` tells no
+/// length then. Shorter than it is, it stays as it is.
+pub fn stretch(bytes: &mut Vec<u8>, at: usize, len: usize) {
+    let len = len % (LONGEST + 1);
+    if len <= bytes.len() {
+        return;
+    }
+    bytes.resize(len, 0x61);
+    if let Some([first, _, high, low]) = bytes.get_mut(at..).and_then(|packet| packet.first_chunk_mut())
+        && *first >> 4 == 4
+    {
+        (*high, *low) = (0, 0);
+    }
+}
+
+/// Superframes to be made into several: none longer than a packet can be, each saying how long it is, none lost. Answers
+/// how many.
+pub fn split(vnet: VnetHeader, prefix: u8, mut bytes: Vec<u8>) -> usize {
+    let prefix = vec![0xaa; usize::from(prefix % 24)];
+    let Ok(mut slices) = plan_split(&Frame::new(&mut bytes, vnet), &prefix) else { return 0 };
+    let (mut memory, mut next, mut count) = ([0; MAX_HEADER], None, 0);
+    while let Step::Slice(slice) = slices.next(&bytes, &mut Headers::new(&mut memory, 0)) {
+        let header = &memory[slice.header][prefix.len()..];
+        let len = header.len() + slice.payload.len();
+        let told = usize::from(u16::from_be_bytes(if header[0] >> 4 == 4 {
+            [header[2], header[3]]
+        } else {
+            [header[4], header[5]]
+        }));
+        assert!(
+            len <= MAX_PACKET && told + if header[0] >> 4 == 4 { 0 } else { 40 } == len,
+            "{len} octets, {told}"
+        );
+        assert_eq!(slice.payload.start, next.unwrap_or(header.len()));
+        next = Some(slice.payload.end);
+        count += 1;
+    }
+    assert_eq!(next, Some(bytes.len()));
+    count
+}
 
 /// Frames to be cut: no slice longer than allowed, none lost, and the payload is the frame's. Answers the slices.
 pub fn segment(vnet: VnetHeader, max: u16, fragment: bool, prefix: u8, mut bytes: Vec<u8>) -> usize {

@@ -46,6 +46,20 @@ proptest! {
     }
 
     #[test]
+    fn whatever_is_long_is_cut_and_split_within_the_promises(
+        vnet in any_vnet(), gso in 0..3u8, size in 48u16.., max: u16, prefix: u8, packet in any_packet(),
+        len in 0..=harness::LONGEST,
+    ) {
+        let gso = [dataplane_core::Gso::TcpV4, dataplane_core::Gso::TcpV6, vnet.gso][usize::from(gso)];
+        // Thousands of segments are cut too, but take their time.
+        let vnet = VnetHeader { gso, gso_size: size, needs_csum: true, ..vnet };
+        let mut packet = packet;
+        harness::stretch(&mut packet, 0, len);
+        harness::split(vnet, prefix, packet.clone());
+        harness::segment(vnet, max.max(100), true, prefix, packet);
+    }
+
+    #[test]
     fn whatever_is_joined_stays_within_its_promise(
         packets in prop::collection::vec((any::<u8>(), any_vnet(), any_packet()), 0..harness::PACKETS),
     ) {
@@ -65,7 +79,11 @@ fn sound_superframes_are_cut_and_sound_packets_joined() {
         csum_offset: 16,
         ..VnetHeader::NONE
     };
-    assert_eq!(harness::segment(vnet, 1000, false, 4, packet), 4);
+    assert_eq!(harness::segment(vnet, 1000, false, 4, packet.clone()), 4);
+    let mut long = packet;
+    harness::stretch(&mut long, 0, 245_760);
+    assert_eq!(harness::split(vnet, 4, long.clone()), 4);
+    assert_eq!(harness::segment(vnet, 1000, false, 4, long), 492);
     let datagram = df(udp("10.0.0.1", "10.0.0.2", 100));
     let same = vec![(0, VnetHeader::NONE, datagram); 5];
     assert_eq!(harness::coalesce(same), 1, "datagrams of one flow and length");

@@ -5,12 +5,14 @@ use crate::checksum;
 use crate::frame::{Frame, MAX_PACKET};
 use crate::packet::{Fragment, Packet, TCP};
 use crate::verdict::DropReason;
-use crate::vnet::Gso;
+use crate::vnet::{Gso, VnetHeader};
 
 const CE: u8 = 0b11;
 const ECT_0: u8 = 0b10;
 const ECT_1: u8 = 0b01;
 const TCP_HEADER: usize = 20;
+/// Where the checksum is in it.
+const TCP_CHECKSUM: u16 = 16;
 /// A full superframe of the smallest segments that Linux makes (48 octets) has fewer.
 const MAX_SEGMENTS: usize = 2048;
 const SYN: u8 = 0x02;
@@ -151,8 +153,9 @@ pub(super) fn check_offload(frame: &Frame<'_>, packet: &Packet) -> Result<(), Dr
             return Err(DropReason::BadOffload);
         }
     }
+    let long = packet.len > MAX_PACKET;
     let fits = match vnet.gso {
-        Gso::None if packet.len <= MAX_PACKET => return Ok(()),
+        Gso::None if !long => return Ok(()),
         Gso::None => false,
         Gso::TcpV4 | Gso::TcpV6 => {
             let offset = transport.get(12).map_or(0, |octet| usize::from(octet >> 4) * 4);
@@ -160,13 +163,17 @@ pub(super) fn check_offload(frame: &Frame<'_>, packet: &Packet) -> Result<(), Dr
                 && packet.is_v4() == (vnet.gso == Gso::TcpV4)
                 && offset >= TCP_HEADER
                 && offset <= transport.len()
+                // Several are made of it, which is done with a partial checksum where TCP has it.
+                && (!long || is_partial_of_tcp(vnet, packet))
         }
-        Gso::UdpL4 => {
-            packet.protocol == crate::packet::UDP && transport.len() >= 8 && packet.len <= MAX_PACKET
-        }
+        Gso::UdpL4 => packet.protocol == crate::packet::UDP && transport.len() >= 8 && !long,
     };
     let few = packet.len <= usize::from(vnet.gso_size) * MAX_SEGMENTS;
     if fits && whole && vnet.gso_size > 0 && few { Ok(()) } else { Err(DropReason::BadOffload) }
+}
+
+fn is_partial_of_tcp(vnet: &VnetHeader, packet: &Packet) -> bool {
+    vnet.needs_csum && usize::from(vnet.csum_start) == packet.l4 && vnet.csum_offset == TCP_CHECKSUM
 }
 
 /// Octets of headers that every packet of a superframe carries.

@@ -6,6 +6,7 @@ mod coalescing;
 mod generate;
 mod reference;
 mod segmentation;
+mod split;
 mod stream;
 
 use reference::{Fields, UDP};

@@ -60,6 +60,12 @@ pub(crate) fn sum(chunks: &[&[u8]]) -> u16 {
     u16::try_from(sum).unwrap()
 }
 
+/// A length as an IP header tells it: zero where the field is too short, as Linux writes it in front of what it will cut
+/// before anybody else reads it (BIG TCP).
+fn length_field(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(0)
+}
+
 impl Fields {
     pub(crate) fn protocol(&self) -> u8 {
         if self.tcp.is_some() { TCP } else { UDP }
@@ -98,14 +104,14 @@ impl Fields {
     fn network(&self, transport_len: usize) -> Vec<u8> {
         let mut out;
         if self.v6 {
-            let len = u16::try_from(self.between.len() + transport_len).unwrap();
+            let len = length_field(self.between.len() + transport_len);
             out = (6 << 28 | u32::from(self.tos) << 20 | self.flow_label).to_be_bytes().to_vec();
             out.extend(len.to_be_bytes());
             out.extend([self.next, self.ttl]);
             out.extend([&self.src[..], &self.dst, &self.between].concat());
         } else {
             let header = 20 + self.between.len();
-            let len = u16::try_from(header + transport_len).unwrap();
+            let len = length_field(header + transport_len);
             out = vec![0x40 | u8::try_from(header / 4).unwrap(), self.tos];
             out.extend(len.to_be_bytes());
             out.extend(self.id.to_be_bytes());
@@ -125,7 +131,9 @@ impl Fields {
             checksum = 0xffff;
         }
         transport[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-        [self.network(transport.len()), transport].concat()
+        let packet = [self.network(transport.len()), transport].concat();
+        assert!(packet.len() <= 65_535, "no packet is so long");
+        packet
     }
 
     /// The packet as a superframe: the pseudo header's sum where the checksum goes, and its virtio-net header.
@@ -223,8 +231,9 @@ impl Fields {
     pub(crate) fn cut(&self, size: usize) -> Vec<Fields> {
         let count = self.payload.len().div_ceil(size);
         let mut out = Vec::new();
+        let headers = Fields { payload: vec![], ..self.clone() };
         for (index, piece) in self.payload.chunks(size).enumerate() {
-            let mut packet = Fields { payload: piece.to_vec(), ..self.clone() };
+            let mut packet = Fields { payload: piece.to_vec(), ..headers.clone() };
             if !self.v6 {
                 packet.id = self.id.wrapping_add(u16::try_from(index).unwrap());
             }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use dataplane_core::frame::MAX_PACKET;
 use dataplane_core::policy::{Policy, Remote, Rule, Service};
+use dataplane_core::segment::split;
 use dataplane_core::{
     DropReason, Fib, Frame, Gso, HostFlows, Port, ReplyTo, Route, ServiceTargets, Services, Snat, State,
     StaticNat, Verdict, VnetHeader, Vrf, from_host, from_port, from_underlay,
@@ -11,7 +13,7 @@ use proptest::prelude::*;
 use vrouter_types::{Label, PortId, VrfId};
 
 use crate::lab::{CITY, Lab, assert_sound, fib, hop, mac, outer};
-use crate::packets::{arp, echo, ethernet, labelled, solicitation, tcp, tos, ttl, udp};
+use crate::packets::{arp, echo, ethernet, fix_v4, labelled, solicitation, tcp, tos, ttl, udp};
 
 fn vnets() -> impl Strategy<Value = VnetHeader> {
     let gso = prop_oneof![Just(Gso::None), Just(Gso::TcpV4), Just(Gso::TcpV6), Just(Gso::UdpL4)];
@@ -85,10 +87,36 @@ fn bent(packet: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>
     )
 }
 
+/// What a virtio-net header may call a superframe, longer than an IPv4 header can tell.
+fn long_packets() -> impl Strategy<Value = Vec<u8>> {
+    (packets(), 60_000usize..262_000).prop_map(|(mut packet, len)| {
+        packet.resize(len, 0x61);
+        if packet[0] >> 4 == 4 {
+            packet[2..4].fill(0);
+            fix_v4(&mut packet);
+        }
+        packet
+    })
+}
+
+/// A virtio-net header that suits long packets of TCP, behind a link header of this many octets.
+fn fitting(link: u16) -> impl Strategy<Value = VnetHeader> {
+    any::<u16>().prop_map(move |gso_size| VnetHeader {
+        needs_csum: true,
+        gso: Gso::TcpV4,
+        gso_size,
+        hdr_len: link + 40,
+        csum_start: link + 20,
+        csum_offset: 16,
+        ..VnetHeader::NONE
+    })
+}
+
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..120),
         packets().prop_map(|packet| ethernet([0, 0, 0x5e, 0, 1, 0], mac(CITY), &packet)),
+        long_packets().prop_map(|packet| ethernet([0, 0, 0x5e, 0, 1, 0], mac(CITY), &packet)),
         Just(arp(1, mac(CITY), "10.20.11.2", "169.254.1.1")),
     ]
 }
@@ -162,6 +190,11 @@ fn check(verdict: Verdict, state: &State, frame: &Frame<'_>) -> Result<(), TestC
             if frame.vnet().gso != Gso::None {
                 prop_assert!(frame.vnet().gso_size > 0);
             }
+            // Longer than any packet: only what can be made into several.
+            let vnet = frame.vnet();
+            let is_tcp = matches!(vnet.gso, Gso::TcpV4 | Gso::TcpV6) && vnet.needs_csum;
+            prop_assert!(frame.bytes().len() <= MAX_PACKET || is_tcp);
+            prop_assert!(frame.bytes().len() <= MAX_PACKET || split(frame, &[]).is_ok());
         }
         Verdict::Reply(to) => {
             prop_assert!(!state.reply.bytes().is_empty());
@@ -177,7 +210,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_frame_from_a_port_panics(fib in fibs(), port in 0u32..5, mut bytes in bent(frames()), vnet in vnets(), plain: bool) {
+    fn no_frame_from_a_port_panics(
+        fib in fibs(), port in 0u32..5, mut bytes in bent(frames()), vnet in prop_oneof![vnets(), fitting(14)], plain: bool,
+    ) {
         let (mut state, vnet) = (state(), if plain { VnetHeader::NONE } else { vnet });
         let mut frame = Frame::new(&mut bytes, vnet);
         let verdict = from_port(&fib, &mut state, PortId(port), &mut frame);
@@ -225,7 +260,10 @@ proptest! {
     }
 
     #[test]
-    fn no_packet_from_the_host_panics(fib in fibs(), mut bytes in bent(packets()), vnet in vnets(), plain: bool) {
+    fn no_packet_from_the_host_panics(
+        fib in fibs(), mut bytes in bent(prop_oneof![4 => packets(), 1 => long_packets()]),
+        vnet in prop_oneof![vnets(), fitting(0)], plain: bool,
+    ) {
         let (mut state, vnet) = (state(), if plain { VnetHeader::NONE } else { vnet });
         let mut frame = Frame::new(&mut bytes, vnet);
         let verdict = from_host(&fib, &mut state, &mut frame);

@@ -14,4 +14,5 @@ mod packets;
 mod policy;
 mod remembered;
 mod replies;
+mod superframes;
 mod tracing;
