@@ -108,6 +108,18 @@ impl Egress {
         }
     }
 
+    /// Adds all of these.
+    pub(crate) fn add_all(&mut self, target: Target, pieces: impl Iterator<Item = Range<usize>>) {
+        let queue = self.queue(target);
+        let before = queue.pieces.len();
+        queue.pieces.extend(pieces);
+        let octets = queue.pieces[before..].iter().map(Range::len).sum::<usize>();
+        if let (Some(message), Some(load)) = (queue.messages.last_mut(), queue.loads.last_mut()) {
+            load.octets += octets;
+            message.pieces.end = queue.pieces.len();
+        }
+    }
+
     /// Adds one packet for a tunnel: to the last message where it fits, else to a new one.
     pub(crate) fn add_slice(&mut self, slice: TunnelSlice, segments: bool, pieces: [Range<usize>; 2]) {
         let len = pieces.iter().map(Range::len).sum::<usize>();

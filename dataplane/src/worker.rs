@@ -327,18 +327,29 @@ impl Worker {
         let src = message.from.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let outer = Outer { src, encap, tos: message.tos };
         let segment = if message.segment == 0 { range.len() } else { message.segment };
+        // A capture wants to see every packet.
+        let leads = segment < range.len() && snapshot.taps.is_empty();
         let (mut at, mut packets) = (range.start, 0);
         // An empty message is a packet too: one without a label.
         while at < range.end || packets == 0 {
             let piece = at..range.end.min(at + segment);
             at = piece.end;
             packets += 1;
+            if leads && packets > 1 && self.coalescer.follow(&self.memory, &piece) {
+                continue;
+            }
+            if leads {
+                self.coalescer.lead(self.memory.get(piece.clone()).unwrap_or_default());
+            }
             let seen = self.see_tunnel(snapshot, outer, message.ports, piece.clone());
             let (verdict, packet) = self.decide(piece, VnetHeader::NONE, None, |state, frame| {
                 from_underlay(&snapshot.fib, state, outer, frame)
             });
             self.seen(snapshot, seen, self.dropped_by(verdict));
             self.act(snapshot, verdict, packet);
+            if leads && !is_plain(snapshot, verdict) {
+                self.coalescer.end_lead();
+            }
         }
         if let Some(stats) = snapshot.remotes.get(&(src, encap)) {
             stats.traffic.received(packets, range.len() as u64);
@@ -403,6 +414,12 @@ impl Worker {
         let packet = Packet { range: start..start + frame.bytes().len(), vnet: *frame.vnet(), from };
         (verdict, packet)
     }
+}
+
+/// Whether packets with the same headers get the same verdict: the port keeps no state.
+fn is_plain(snapshot: &Snapshot, verdict: Verdict) -> bool {
+    let Verdict::ToPort(port) = verdict else { return false };
+    snapshot.fib.port(port).is_some_and(|port| !port.is_stateful())
 }
 
 /// Offset of the header room in the arena.

@@ -23,8 +23,10 @@ use crate::segment::ip;
 use crate::vnet::{Gso, VnetHeader};
 
 mod candidate;
+mod follow;
 
 use candidate::{Candidate, Join};
+use follow::Leader;
 
 /// The longest header that [`Coalescer::write_header`] writes.
 pub const MAX_HEADER: usize = ip::V6_HEADER + 60;
@@ -78,6 +80,7 @@ pub struct Coalescer {
     table: Box<[Slot]>,
     epoch: u32,
     datagrams: bool,
+    leader: Leader,
 }
 
 impl Group {
@@ -96,6 +99,7 @@ impl Coalescer {
             table: vec![Slot { epoch: 0, group: 0 }; 1 << TABLE_BITS].into_boxed_slice(),
             epoch: 1,
             datagrams: true,
+            leader: Leader::none(),
         }
     }
 
@@ -120,6 +124,7 @@ impl Coalescer {
             Join::Never | Join::Tcp | Join::Udp => {
                 if let Some(index) = self.flow_group(slot, memory, port, &candidate) {
                     if self.try_join(index, memory, &candidate, &range) {
+                        self.leader.group = Some(index);
                         return;
                     }
                     self.table[slot].epoch = self.epoch.wrapping_sub(1);
@@ -127,6 +132,7 @@ impl Coalescer {
             }
         }
         self.start_group(port, candidate, range, vnet);
+        self.leader.group = Some(self.groups.len() - 1);
         if matches!(candidate.join, Join::Tcp | Join::Udp) && candidate.flags & PSH == 0 {
             let group = u32::try_from(self.groups.len() - 1).unwrap_or(NONE);
             self.table[slot] = Slot { epoch: self.epoch, group };
@@ -162,6 +168,7 @@ impl Coalescer {
 
     fn end_all(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
+        self.end_lead();
     }
 
     fn flow_group(&self, slot: usize, memory: &[u8], port: u32, candidate: &Candidate) -> Option<usize> {
@@ -211,16 +218,23 @@ impl Coalescer {
             return false;
         }
         group.verified = true;
-        group.packets += 1;
-        group.octets += next.payload;
-        group.next_seq = group.next_seq.wrapping_add(next.payload_u32());
-        group.push |= next.flags & PSH != 0;
-        group.open = next.payload == group.first.payload && !group.push;
-        let piece = u32::try_from(self.pieces.len()).unwrap_or(NONE);
-        self.pieces[group.tail as usize].next = piece;
-        group.tail = piece;
-        self.pieces.push(Piece { start: next.at + next.header, end: range.end, next: NONE });
+        let piece = Piece { start: next.at + next.header, end: range.end, next: NONE };
+        self.join(index, next.payload, next.flags & PSH != 0, piece);
         true
+    }
+
+    /// Adds the payload of a packet that may join.
+    fn join(&mut self, index: usize, payload: usize, push: bool, piece: Piece) {
+        let group = &mut self.groups[index];
+        group.packets += 1;
+        group.octets += payload;
+        group.next_seq = group.next_seq.wrapping_add(u32::try_from(payload).unwrap_or(0));
+        group.push |= push;
+        group.open = payload == group.first.payload && !group.push;
+        let at = u32::try_from(self.pieces.len()).unwrap_or(NONE);
+        self.pieces[group.tail as usize].next = at;
+        group.tail = at;
+        self.pieces.push(piece);
     }
 
     /// Writes what stands before a group's payload, at most [`MAX_HEADER`] octets, and tells how long that is and the

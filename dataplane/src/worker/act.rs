@@ -301,9 +301,7 @@ impl Worker {
             let packets = count_packets(&vnet, group.octets + link.map_or(0, |link| link.octets().len()));
             self.egress.begin(target, packets, joined);
             self.egress.add(target, header);
-            for piece in self.coalescer.payload(&group) {
-                self.egress.add(target, piece);
-            }
+            self.egress.add_all(target, self.coalescer.payload(&group));
         }
         self.coalescer.clear();
     }

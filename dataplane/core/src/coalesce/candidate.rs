@@ -139,12 +139,8 @@ impl Candidate {
             return false;
         }
         let ip = if self.v4 {
-            let (first, id, fixed) =
-                (ip::word(a, 4), ip::word(b, 4), ip::word(a, 6) & ip::DONT_FRAGMENT != 0);
-            // TOS; flags; TTL. Under DF the identification means nothing (RFC 6864 §4.1), and many leave it be.
-            a[1] == b[1]
-                && a[6..9] == b[6..9]
-                && (id == first.wrapping_add(packets) || (fixed && id == first))
+            // TOS; flags; TTL.
+            a[1] == b[1] && a[6..9] == b[6..9] && self.counts_on(packets, memory, ip::word(b, 4))
         } else {
             // Version, traffic class, flow label; hop limit.
             a[..4] == b[..4] && a[7] == b[7]
@@ -155,12 +151,24 @@ impl Candidate {
             || (a[8..13] == b[8..13] && a[14..16] == b[14..16] && a[20..] == b[20..]))
     }
 
+    /// Whether an IPv4 identification is that of the packet which `packets` packets lie before. Under DF it means
+    /// nothing (RFC 6864 §4.1), and many leave it be.
+    pub(super) fn counts_on(&self, packets: u16, memory: &[u8], id: u16) -> bool {
+        let packet = self.packet(memory);
+        let (first, fixed) = (ip::word(packet, 4), ip::word(packet, 6) & ip::DONT_FRAGMENT != 0);
+        id == first.wrapping_add(packets) || (fixed && id == first)
+    }
+
     /// Whether the transport checksum is right.
     pub(super) fn verifies(&self, memory: &[u8]) -> bool {
-        let packet = self.packet(memory);
-        let len = self.header + self.payload;
+        let packet = self.packet(memory).get(..self.header + self.payload);
+        packet.is_some_and(|packet| self.covers(packet))
+    }
+
+    /// Whether the transport checksum of a packet of this shape is right.
+    pub(super) fn covers(&self, packet: &[u8]) -> bool {
         let (Some(addresses), Some(covered)) =
-            (packet.get(if self.v4 { 12 } else { 8 }..self.l4), packet.get(self.l4..len))
+            (packet.get(if self.v4 { 12 } else { 8 }..self.l4), packet.get(self.l4..))
         else {
             return false;
         };

@@ -35,7 +35,7 @@ enum Leave<'f> {
 
 impl Port {
     /// Whether its packets need the flow table.
-    pub(crate) fn is_stateful(&self) -> bool {
+    pub fn is_stateful(&self) -> bool {
         self.policy.is_some() || !self.nat.is_empty()
     }
 

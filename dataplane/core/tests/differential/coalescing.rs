@@ -95,7 +95,7 @@ fn changes() -> impl Strategy<Value = Change> {
 
 /// The packets of one flow: `still` leaves the identification as it is, as many senders do under "don't fragment".
 #[derive(Debug, Clone)]
-struct Script {
+pub(crate) struct Script {
     v6: bool,
     tcp: bool,
     df: bool,
@@ -107,7 +107,7 @@ struct Script {
     changes: Vec<Change>,
 }
 
-fn scripts(flags: impl Strategy<Value = [bool; 4]>) -> impl Strategy<Value = Script> {
+pub(crate) fn scripts(flags: impl Strategy<Value = [bool; 4]>) -> impl Strategy<Value = Script> {
     let numbers = (any::<u32>(), any::<u16>(), 1usize..1500);
     (flags, tcp_options(), numbers, prop::collection::vec(changes(), 1..90)).prop_map(
         |([v6, tcp, df, still], options, (seq, id, size), changes)| Script {
@@ -126,7 +126,7 @@ fn scripts(flags: impl Strategy<Value = [bool; 4]>) -> impl Strategy<Value = Scr
 
 impl Script {
     /// `flow` tells flows apart by their ports.
-    fn packets(&self, flow: u16) -> Vec<Vec<u8>> {
+    pub(crate) fn packets(&self, flow: u16) -> Vec<Vec<u8>> {
         let len = if self.v6 { 16 } else { 4 };
         let tcp = TcpFields {
             seq: self.seq,
@@ -306,26 +306,30 @@ proptest! {
     }
 }
 
-#[test]
-fn the_scripts_reach_long_groups_and_every_reason_to_end_one() {
-    // What the properties above would not notice: that nothing is ever joined.
-    let plain = |tcp| Script {
-        v6: false,
+/// So many packets of one flow, in order.
+pub(crate) fn plain(v6: bool, tcp: bool, packets: usize) -> Script {
+    Script {
+        v6,
         tcp,
-        df: true,
+        df: !v6,
         still: false,
         options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
         seq: u32::MAX - 2000,
-        id: 0xfff0,
+        id: if v6 { 0 } else { 0xfff0 },
         size: 1000,
-        changes: vec![Change::Nothing; 130],
-    };
-    assert_eq!(greedy(&plain(true).packets(0)), [65, 65]);
-    assert_eq!(greedy(&plain(false).packets(0)), [64, 64, 2]);
+        changes: vec![Change::Nothing; packets],
+    }
+}
+
+#[test]
+fn the_scripts_reach_long_groups_and_every_reason_to_end_one() {
+    // What the properties above would not notice: that nothing is ever joined.
+    assert_eq!(greedy(&plain(false, true, 130).packets(0)), [65, 65]);
+    assert_eq!(greedy(&plain(false, false, 130).packets(0)), [64, 64, 2]);
     for change in
         [Change::Tos(3), Change::Ttl(9), Change::Acknowledge(8), Change::Lost, Change::WrongChecksum]
     {
-        let mut script = plain(true);
+        let mut script = plain(false, true, 130);
         script.changes.truncate(20);
         script.changes[10] = change.clone();
         assert!(greedy(&script.packets(0)).len() > 1, "{change:?}");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may")]
 
 mod coalescing;
+mod following;
 mod generate;
 mod reference;
 mod segmentation;
