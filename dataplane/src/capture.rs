@@ -29,8 +29,8 @@ pub(crate) use record::{Begun, incoming_frame, incoming_tunnel, outgoing};
 
 /// Captures at a time.
 pub const MAX_CAPTURES: usize = 4;
-/// The most that is kept of a packet.
-pub const MAX_SNAPLEN: u32 = 65_600;
+/// The most that is kept of a packet: the longest superframe with all its headers, and as much as Wireshark reads.
+pub const MAX_SNAPLEN: u32 = 256 << 10;
 /// Octets of rings per capture, shared by the workers; and the least that a worker gets, which holds superframes.
 const RING_OCTETS: usize = 4 << 20;
 const LEAST_OCTETS: usize = 512 << 10;

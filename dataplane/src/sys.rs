@@ -391,3 +391,6 @@ impl Sender {
         header.msg_controllen = len as _;
     }
 }
+
+#[cfg(test)]
+mod tests;
