@@ -1,7 +1,7 @@
 //! A TCP transfer whose every octet is known to both ends, so that one lost, doubled or changed on the way shows.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::echo::connect_tcp;
@@ -25,9 +25,28 @@ pub struct Arrived {
 /// # Errors
 /// When the ends do not meet or the connection breaks.
 pub fn transfer(from: &Namespace, to: &Namespace, address: SocketAddr, octets: u64) -> io::Result<Arrived> {
+    let (sender, receiver) = connection(from, to, address)?;
+    carry(sender, receiver, octets)
+}
+
+/// The same the other way: `to`, which `from` connects to, sends.
+///
+/// # Errors
+/// When the ends do not meet or the connection breaks.
+pub fn fetch(from: &Namespace, to: &Namespace, address: SocketAddr, octets: u64) -> io::Result<Arrived> {
+    let (receiver, sender) = connection(from, to, address)?;
+    carry(sender, receiver, octets)
+}
+
+/// The near and the far end of a connection.
+fn connection(from: &Namespace, to: &Namespace, address: SocketAddr) -> io::Result<(TcpStream, TcpStream)> {
     let listener = to.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, address.port())))?;
-    let mut sender = connect_tcp(from, address)?;
-    let (mut receiver, _) = listener.accept()?;
+    let near = connect_tcp(from, address)?;
+    let (far, _) = listener.accept()?;
+    Ok((near, far))
+}
+
+fn carry(mut sender: TcpStream, mut receiver: TcpStream, octets: u64) -> io::Result<Arrived> {
     receiver.set_read_timeout(Some(Duration::from_secs(20)))?;
     sender.set_write_timeout(Some(Duration::from_secs(20)))?;
     let writer = std::thread::spawn(move || -> io::Result<()> {

@@ -36,6 +36,17 @@ pub struct Link {
     pub up: bool,
 }
 
+/// The longest superframes of a link, in octets and in segments; `None` where the kernel does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Superframes {
+    /// Of every kind but those below.
+    pub size: Option<u32>,
+    /// Of IPv4, since Linux 6.3.
+    pub ipv4: Option<u32>,
+    /// Segments.
+    pub segments: Option<u32>,
+}
+
 /// An rtnetlink socket of one namespace: the one that the thread was in when it was opened.
 pub struct Netlink(Socket);
 
@@ -191,6 +202,23 @@ impl Netlink {
     pub fn link(&self, name: &str) -> io::Result<Link> {
         let found = self.links()?.into_iter().find(|link| link.name == name);
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no link {name}")))
+    }
+
+    /// The longest superframes that may be sent by a link.
+    pub fn superframes(&self, name: &str) -> io::Result<Superframes> {
+        let (index, mut superframes) = (self.index(name)?, Superframes::default());
+        self.exchange(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP, |answer| {
+            let RouteNetlinkMessage::NewLink(link) = answer else { return };
+            for attribute in link.attributes.iter().filter(|_| link.header.index == index) {
+                match attribute {
+                    LinkAttribute::GsoMaxSize(size) => superframes.size = Some(*size),
+                    LinkAttribute::GsoIpv4MaxSize(size) => superframes.ipv4 = Some(*size),
+                    LinkAttribute::GsoMaxSegs(segments) => superframes.segments = Some(*segments),
+                    _ => {}
+                }
+            }
+        })?;
+        Ok(superframes)
     }
 
     fn index(&self, name: &str) -> io::Result<u32> {

@@ -22,6 +22,7 @@ pub struct PodRequest {
     container: String,
     kubernetes_namespace: String,
     annotations: BTreeMap<String, String>,
+    bandwidth: Value,
 }
 
 impl PodRequest {
@@ -34,6 +35,7 @@ impl PodRequest {
             container: format!("{}-{name}", node.name()),
             kubernetes_namespace: "default".to_owned(),
             annotations: BTreeMap::new(),
+            bandwidth: Value::Null,
         }
     }
 
@@ -46,6 +48,14 @@ impl PodRequest {
     /// Puts it into a Kubernetes namespace.
     pub fn kubernetes_namespace(mut self, namespace: &str) -> PodRequest {
         namespace.clone_into(&mut self.kubernetes_namespace);
+        self
+    }
+
+    /// Limits it, in both directions, to this many bits per second after this many bits.
+    pub fn bandwidth(mut self, rate: u64, burst: u64) -> PodRequest {
+        self.bandwidth = json!({
+            "ingressRate": rate, "ingressBurst": burst, "egressRate": rate, "egressBurst": burst,
+        });
         self
     }
 
@@ -74,6 +84,9 @@ impl PodRequest {
             "spool": self.spool,
             "runtimeConfig": { "io.kubernetes.cri.pod-annotations": self.annotations },
         });
+        if !self.bandwidth.is_null() {
+            configuration["runtimeConfig"]["bandwidth"] = self.bandwidth.clone();
+        }
         if !result.is_null() {
             configuration["prevResult"] = result.clone();
         }
