@@ -128,10 +128,12 @@ fn is_of_mac(port: &Port, addr: IpAddr) -> bool {
 
 fn put_prefix(writer: &mut Writer<'_>, prefix: Prefix, lease: &Lease, autonomous: bool) -> Option<()> {
     let IpAddr::V6(addr) = prefix.addr() else { return Some(()) };
+    // Nobody renews such an address but the next advertisement: a shorter lease would end before that comes.
+    let lifetime = lease.seconds.max(LIFETIME.into()).to_be_bytes();
     writer.whole(|writer| {
         writer.put(&[PREFIX, 4, prefix.len(), if autonomous { AUTONOMOUS } else { 0 }])?;
-        writer.put(&lease.seconds.to_be_bytes())?;
-        writer.put(&lease.seconds.to_be_bytes())?;
+        writer.put(&lifetime)?;
+        writer.put(&lifetime)?;
         writer.put(&[0; 4])?;
         writer.put(&addr.octets())
     })

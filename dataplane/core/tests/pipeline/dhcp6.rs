@@ -287,6 +287,21 @@ fn an_address_that_the_machine_makes_itself_needs_no_subnet_to_be_told() {
 }
 
 #[test]
+fn an_address_that_the_machine_makes_itself_outlives_a_lease_shorter_than_the_routers() {
+    for (seconds, expected) in [(60, 1800), (1801, 1801), (u32::MAX, u32::MAX)] {
+        let mut lab = lab();
+        let mut services: Services = (**lab.fib.port(CITY).unwrap().services.as_ref().unwrap()).clone();
+        services.lease.as_mut().unwrap().seconds = seconds;
+        serve(&mut lab, services);
+        change(&mut lab, |port| port.addresses = vec![OWN_BY_MAC.parse().unwrap()]);
+        assert_eq!(seek(&mut lab, &solicitation(CLIENT, &[])), TO_CITY);
+        let (_, _, options) = advertised(lab.reply());
+        let prefix = find_nd(&options, NdpOptionTypes::PrefixInformation.0);
+        assert_eq!(prefix[2..10], [expected; 2].map(u32::to_be_bytes).concat(), "valid, preferred");
+    }
+}
+
+#[test]
 fn nobody_in_particular_is_answered_to_all_and_advertisements_come_unasked_too() {
     let mut lab = lab();
     assert_eq!(seek(&mut lab, &solicitation("::", &[])), TO_CITY);
