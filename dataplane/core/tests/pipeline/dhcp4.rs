@@ -393,6 +393,20 @@ fn a_subnet_without_a_gateway_has_metadata_and_no_way_out() {
 }
 
 #[test]
+fn a_router_outside_the_subnet_is_on_the_link() {
+    let mut lab = lab();
+    let mut services = (*services(&lab)).clone();
+    services.metadata = false;
+    services.subnets[0].gateway = Some("10.99.0.1".parse().unwrap());
+    services.subnets[0].routes.clear();
+    serve(&mut lab, services);
+    let offer = told(&mut lab, &Ask::new(1));
+    offer.has(3, &v4("10.99.0.1"));
+    let routes = [&[32, 10, 99, 0, 1, 0, 0, 0, 0][..], &[0, 10, 99, 0, 1]];
+    offer.has(121, &routes.concat());
+}
+
+#[test]
 fn a_router_is_not_told_to_ask_itself() {
     let mut lab = lab();
     change(&mut lab, |port| port.addresses.insert(0, ROUTER.parse().unwrap()));

@@ -108,7 +108,11 @@ impl Told<'_> {
         let here = Prefix::host(self.server().into());
         // Without a router we are on the link ourselves.
         let via = self.router.unwrap_or(on_link);
-        if self.subnet.is_none() || self.router.is_none() {
+        // A router that the mask does not cover must be reached before it can lead anywhere.
+        let is_covered = self
+            .router
+            .is_some_and(|router| self.subnet.is_some_and(|subnet| subnet.prefix.contains(router.into())));
+        if !is_covered {
             put_route(writer, here, on_link)?;
         }
         for (prefix, next_hop) in routes {
