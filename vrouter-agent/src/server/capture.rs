@@ -42,8 +42,7 @@ struct Told {
 
 pub(super) async fn forward(stream: CaptureStream, chunks: mpsc::Sender<Bytes>) {
     let CaptureStream { mut capture, head, count, time } = stream;
-    // Ends in some centuries if nobody says otherwise.
-    let end = Instant::now() + time.unwrap_or(Duration::from_secs(1 << 33));
+    let end = end(Instant::now(), time);
     let mut told = Told::default();
     if chunks.send(Bytes::from(head)).await.is_err() {
         return;
@@ -66,6 +65,12 @@ pub(super) async fn forward(stream: CaptureStream, chunks: mpsc::Sender<Bytes>) 
             return;
         }
     }
+}
+
+/// When a capture is over; in some centuries if nobody says otherwise, or says more than a clock has.
+fn end(now: Instant, time: Option<Duration>) -> Instant {
+    const FOREVER: Duration = Duration::from_secs(1 << 33);
+    now + time.map_or(FOREVER, |time| time.min(FOREVER))
 }
 
 impl Told {
@@ -113,4 +118,16 @@ fn comment(reason: DropReason) -> String {
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_beyond_every_clock_is_no_end() {
+        let now = Instant::now();
+        assert_eq!(end(now, Some(Duration::from_secs(7))), now + Duration::from_secs(7));
+        assert_eq!(end(now, Some(Duration::from_secs(u64::MAX))), end(now, None));
+    }
 }
