@@ -129,8 +129,10 @@ impl<'v> Body<'v> {
             Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
             Some(Value::String(text)) => {
-                let address = text.split('/').next().and_then(|address| address.parse().ok());
-                address.map(Some).ok_or_else(|| bad("gateway_ip must be an IPv4 or IPv6 address"))
+                let address = text.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+                let address = address.ok_or_else(|| bad("gateway_ip must be an IPv4 or IPv6 address"))?;
+                // No machine can ask a router of that address.
+                Ok(Some(address).filter(|address| !address.is_unspecified()))
             }
             Some(_) => Err(bad("gateway_ip must be a string")),
         }

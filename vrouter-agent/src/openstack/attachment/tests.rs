@@ -159,6 +159,10 @@ fn what_bagpipes_own_client_sends_for_options_not_given_is_absent() {
     body["gateway_ip"] = Value::Null;
     let attachment = Attachment::read(&body).unwrap();
     assert_eq!((attachment.hash_order, attachment.readvertise, attachment.gateway), (Some(2), None, None));
+    for nobody in ["", "0.0.0.0", "::", "0.0.0.0/0"] {
+        body["gateway_ip"] = json!(nobody);
+        assert_eq!(Attachment::read(&body).unwrap().gateway, None, "{nobody:?}");
+    }
 }
 
 #[test]
