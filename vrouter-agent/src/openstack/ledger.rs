@@ -227,7 +227,7 @@ impl Ledger {
                 continue;
             }
             let tap = self.tap_of(&attachment.interface, attachment.mac);
-            let first = entered.insert(&attachment.interface, &attachment.instance);
+            let first = entered.insert(tap, &attachment.instance);
             let first = first.map(str::to_owned).or_else(|| self.entered_by(tap, attachment.mac));
             if let Some(first) = first.filter(|first| *first != attachment.instance) {
                 return Err(refuse(

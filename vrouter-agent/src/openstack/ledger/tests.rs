@@ -170,6 +170,28 @@ fn what_contradicts_is_refused_and_changes_nothing() {
 }
 
 #[test]
+fn in_one_array_too_packets_of_a_tap_enter_one_instance() {
+    let mut ledger = Ledger::default();
+    change(&mut ledger, Change::Plug(vec![plug(1, NETWORK), plug(2, NETWORK)]));
+    let by_mac = |n, instance: &str, patch: &str| {
+        attachment(n, json!({ "vpn_instance_id": instance, "local_port": { "linuxif": patch } }))
+    };
+    let twice = Change::Attach(vec![by_mac(1, "red", "patch2tun:1"), by_mac(1, "blue", "patch2tun:2")]);
+    let error = ledger.change(twice, Millis(0)).unwrap_err();
+    assert_eq!(
+        (error.kind, error.message.contains("packets of tap1")),
+        (ErrorKind::Conflict, true),
+        "{error}"
+    );
+    // Two machines behind one patch port are two taps.
+    change(
+        &mut ledger,
+        Change::Attach(vec![by_mac(1, "red", "patch2tun:1"), by_mac(2, "blue", "patch2tun:1")]),
+    );
+    assert_eq!(ledger.attachments().map(|(tap, _)| tap).collect::<Vec<_>>(), ["tap2", "tap1"]);
+}
+
+#[test]
 fn directions_decide_where_packets_enter_and_what_is_announced() {
     let config = config("");
     let mut ledger = Ledger::default();
