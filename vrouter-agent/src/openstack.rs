@@ -94,3 +94,18 @@ pub enum Write {
     /// It goes.
     ForgetInstance(u16),
 }
+
+impl Write {
+    /// Which file it is about: its kind, and its number there.
+    pub(crate) fn file(&self) -> (u8, u128) {
+        match self {
+            Write::Port(saved) => (0, saved.port.0.into()),
+            Write::ForgetPort(port, _) => (0, port.0.into()),
+            Write::Plug(plug) => (1, plug.id.0),
+            Write::ForgetPlug(id) => (1, id.0),
+            Write::Attachment(number, _) | Write::ForgetAttachment(number) => (2, (*number).into()),
+            Write::Instance(instance) => (3, instance.number.into()),
+            Write::ForgetInstance(number) => (3, (*number).into()),
+        }
+    }
+}

@@ -404,6 +404,34 @@ fn a_disk_that_is_full_is_told_and_what_was_asked_is_done_once_it_is_not() {
 }
 
 #[test]
+fn asking_again_and_again_while_the_disk_is_full_makes_nothing_grow() {
+    let mut node = Node::new();
+    node.fail = Some(|effect| matches!(effect, Effect::SaveAll(_)));
+    let ask = |node: &mut Node| {
+        node.log.clear();
+        node.openstack(Change::Plug(vec![plug(1)])).unwrap_err();
+        node.openstack(Change::Unplug(plug(2).id)).unwrap_err();
+        attach_fails(node, json!({ "local_pref": 1 }));
+        attach_fails(node, json!({ "local_pref": 2 }));
+        let saved = node.log.iter().filter_map(|effect| match effect {
+            Effect::SaveAll(writes) => Some(writes.len()),
+            _ => None,
+        });
+        saved.max().unwrap()
+    };
+    let first = ask(&mut node);
+    let later: Vec<usize> = (0..10).map(|_| ask(&mut node)).collect();
+    assert!(later.iter().all(|writes| *writes <= first + 4), "{first}, then {later:?}");
+    node.fail = None;
+    pass(&mut node, 120_000);
+    assert_eq!((node.plugs.len(), node.attachments[&0].local_pref), (1, Some(2)), "the last word holds");
+}
+
+fn attach_fails(node: &mut Node, more: Value) {
+    node.openstack(Change::Attach(vec![attachment(1, more)])).unwrap_err();
+}
+
+#[test]
 fn a_restart_in_the_middle_of_anything_gives_back_the_same_ports_labels_and_routes() {
     let mut node = Node::new();
     node.links.insert("tap5".into());

@@ -127,7 +127,7 @@ impl Overlay {
         error: &ApiError,
         undone: Vec<Effect>,
     ) -> Vec<Effect> {
-        self.unsaved = writes;
+        self.unsaved = last_words(writes);
         let refuse = |effect| match effect {
             Effect::OpenPorts(underway) => {
                 for opening in &underway.open {
@@ -275,4 +275,12 @@ impl Overlay {
         // No name of the operator's begins so.
         name.starts_with('(') || self.ledger.vrf(name, config).is_some()
     }
+}
+
+/// Of what is to be written to one file the last holds, so that a caller who asks again and again makes nothing grow.
+fn last_words(writes: Vec<Write>) -> Vec<Write> {
+    let mut seen = BTreeSet::new();
+    let mut last: Vec<Write> = writes.into_iter().rev().filter(|write| seen.insert(write.file())).collect();
+    last.reverse();
+    last
 }
