@@ -267,6 +267,20 @@ fn routes_leak_through_a_port_while_they_are_there() {
 }
 
 #[test]
+fn an_instance_of_the_operators_name_leaks_too() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({}));
+    let leak = json!({ "vpn_instance_id": "city", "direction": "to-port",
+        "readvertise": { "from_rt": ["64512:8"], "to_rt": ["64512:9"] } });
+    attach(&mut node, 1, leak);
+    let from = vrf(&node, "(city, through tap1)");
+    hear(&mut node, from, "10.77.0.0/16", vec![path("192.0.2.9", 100)]);
+    assert_eq!(told(&node, "10.77.0.0/16")[0].route_targets[0].to_string(), "target:64512:9");
+    node.reload(&CONFIG.replacen("name = \"city\"", "name = \"city\"\nhost = \"open\"", 1)).unwrap();
+    assert_eq!(told(&node, "10.77.0.0/16").len(), 1, "a reload leaves it alone");
+}
+
+#[test]
 fn a_machine_under_migration_is_reached_on_one_node_at_a_time() {
     let mut node = Node::new();
     attach(&mut node, 9, json!({}));

@@ -112,8 +112,16 @@ impl Overlay {
         self.drop_leaks(tap, leaks, course);
         let config = std::sync::Arc::clone(&self.config);
         for leak in leaks {
+            // An instance of the operator's name is the operator's, and leaks none the less.
+            let is_it = |vrf: &&VrfConfig| vrf.name == leak.vrf;
+            let operators = || {
+                config.vrfs.iter().find(is_it).map(|vrf| VrfConfig {
+                    policy: vrf.policy.clone(),
+                    ..VrfConfig::new(vrf.name.clone(), vrf.rd)
+                })
+            };
             // The instance's own number would clash with its own VRF's; nothing is ever announced under this one.
-            let Some(base) = self.ledger.vrf(&leak.vrf, &config) else { continue };
+            let Some(base) = self.ledger.vrf(&leak.vrf, &config).or_else(operators) else { continue };
             let hidden = VrfConfig {
                 name: leak_vrf(leak, tap),
                 import: leak.from.clone(),
