@@ -267,6 +267,30 @@ fn routes_leak_through_a_port_while_they_are_there() {
 }
 
 #[test]
+fn what_leaks_by_one_target_is_not_told_with_anothers() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({}));
+    let leak = |address: &str, from: &str, to: &str| {
+        json!({ "vpn_instance_id": "leak", "direction": "to-port", "ip_address": address, "import_rt": "",
+            "export_rt": "", "readvertise": { "from_rt": [from], "to_rt": [to] } })
+    };
+    attach(&mut node, 1, leak("10.0.0.1", "64512:8", "64512:9"));
+    attach(&mut node, 1, leak("2001:db8::1", "64512:18", "64512:19"));
+    for (name, from, to, prefix) in [
+        ("(leak, through tap1)", "target:64512:8", "target:64512:9", "10.77.0.0/16"),
+        ("(leak, part 2, through tap1)", "target:64512:18", "target:64512:19", "10.78.0.0/16"),
+    ] {
+        let id = vrf(&node, name);
+        assert_eq!(node.imports[&id].iter().map(ToString::to_string).collect::<Vec<_>>(), [from]);
+        hear(&mut node, id, prefix, vec![path("192.0.2.9", 100)]);
+        let targets = &told(&node, prefix)[0].route_targets;
+        assert_eq!(targets.iter().map(ToString::to_string).collect::<Vec<_>>(), [to], "{prefix}");
+    }
+    detach(&mut node, 1, "leak");
+    assert!(!node.overlay.vrfs().iter().any(|vrf| vrf.config.name.contains("leak")));
+}
+
+#[test]
 fn an_instance_of_the_operators_name_leaks_too() {
     let mut node = Node::new();
     attach(&mut node, 1, json!({}));

@@ -56,6 +56,8 @@ pub struct Advert {
 pub struct Leak {
     /// The instance that imports them.
     pub vrf: String,
+    /// Which of the port's leaks from this instance it is: those that take the same have one number.
+    pub part: usize,
     /// Those with one of these.
     pub from: Vec<RouteTarget>,
     /// What they carry then.

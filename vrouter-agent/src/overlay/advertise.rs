@@ -175,7 +175,10 @@ impl Overlay {
 
 /// The name of the VRF that imports what a leak takes.
 pub(super) fn leak_vrf(leak: &Leak, tap: &str) -> String {
-    format!("({}, through {tap})", leak.vrf)
+    match leak.part {
+        0 => format!("({}, through {tap})", leak.vrf),
+        part => format!("({}, part {}, through {tap})", leak.vrf, part + 1),
+    }
 }
 
 /// Whether a path leads elsewhere than to the port with this label.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use agent_api::{AttachPort, PortKey, PortKind, Subnet, VmServices};
-use vrouter_types::{MacAddr, RouteDistinguisher};
+use vrouter_types::{MacAddr, RouteDistinguisher, RouteTarget};
 
 use super::{INSTANCES, Instance, Ledger};
 use crate::config::{Config, VrfConfig};
@@ -252,6 +252,7 @@ fn extras(plug: Option<&Plug>, attachments: &[(u32, &Attachment)], vrf: &str) ->
         if let Some(readvertise) = &attachment.readvertise {
             extras.leaks.push(Leak {
                 vrf: attachment.instance.clone(),
+                part: part(&extras.leaks, &attachment.instance, &readvertise.from),
                 from: readvertise.from.clone(),
                 to: readvertise.to.clone(),
                 merits,
@@ -260,6 +261,13 @@ fn extras(plug: Option<&Plug>, attachments: &[(u32, &Attachment)], vrf: &str) ->
     }
     extras.silent = untold.difference(&told).copied().collect();
     extras
+}
+
+/// The number of what is taken from an instance: that of those before it that take the same, or the next.
+fn part(before: &[Leak], instance: &str, from: &[RouteTarget]) -> usize {
+    let of = || before.iter().filter(|leak| leak.vrf == instance);
+    let same = of().find(|leak| leak.from == from).map(|leak| leak.part);
+    same.unwrap_or_else(|| of().map(|leak| leak.part + 1).max().unwrap_or(0))
 }
 
 /// What the machine is told by DHCP and metadata: the instance's gateway and subnet where an attachment names them.
