@@ -501,6 +501,19 @@ fn a_restart_in_the_middle_of_anything_gives_back_the_same_ports_labels_and_rout
 }
 
 #[test]
+fn a_machine_that_is_only_sent_packets_and_attached_by_its_mac_comes_back_with_its_label() {
+    let mut node = Node::new();
+    node.links.insert("tap5".into());
+    node.openstack(Change::Plug(vec![plug(5)])).unwrap();
+    let patch = json!({ "vpn_instance_id": "blue", "direction": "to-port", "local_port": { "linuxif": "patch2tun:7" } });
+    node.openstack(Change::Attach(vec![attachment(5, patch)])).unwrap();
+    let (ports, routes) = (node.disk.clone(), node.advertised.clone());
+    assert_eq!((ports.len(), told(&node, "10.0.0.5/32").len()), (1, 1));
+    let node = node.restart(CONFIG, "boot-1");
+    assert_eq!((node.disk, node.advertised), (ports, routes));
+}
+
+#[test]
 fn reloading_gives_waiting_ports_their_vrf_and_leaves_the_others_alone() {
     let mut node = Node::new();
     attach(&mut node, 1, json!({}));

@@ -111,7 +111,8 @@ impl Ledger {
         let is_free = |name: &str| !config.vrfs.iter().any(|vrf| vrf.name == name);
         let instances = self.instances.values().filter(|instance| is_free(&instance.id));
         let mut vrfs: Vec<VrfConfig> = instances.map(|instance| instance_vrf(instance, config)).collect();
-        let lost = self.attached_by_tap.keys().any(|tap| {
+        // The taps that attachments are about, which need not be those that they name.
+        let lost = self.taps().iter().any(|tap| {
             let attachments = self.attachments_of(tap);
             !attachments.is_empty() && attachments.iter().all(|(_, it)| !it.takes_packets())
         });
