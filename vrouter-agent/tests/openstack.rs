@@ -514,6 +514,28 @@ fn a_machine_that_is_only_sent_packets_and_attached_by_its_mac_comes_back_with_i
 }
 
 #[test]
+fn machines_of_two_tenants_that_are_only_sent_packets_may_have_one_address() {
+    let mut node = Node::new();
+    let to_port = |instance: &str, targets: &str| {
+        json!({ "vpn_instance_id": instance, "direction": "to-port", "ip_address": "10.0.0.1", "import_rt": targets,
+            "export_rt": targets })
+    };
+    attach(&mut node, 1, to_port("blue", "64512:7"));
+    attach(&mut node, 2, to_port("green", "64512:8"));
+    assert_eq!(node.overlay.waiting().collect::<Vec<_>>(), []);
+    let (ports, routes) = (node.disk.clone(), node.advertised.clone());
+    assert_eq!((ports.len(), told(&node, "10.0.0.1/32").len()), (2, 2), "each in its own instance");
+    let mut node = node.restart(CONFIG, "boot-1");
+    assert_eq!((&node.disk, &node.advertised), (&ports, &routes));
+    detach(&mut node, 1, "blue");
+    assert_eq!(
+        told(&node, "10.0.0.1/32")[0].route_targets[0].to_string(),
+        "target:64512:8",
+        "the other stays"
+    );
+}
+
+#[test]
 fn reloading_gives_waiting_ports_their_vrf_and_leaves_the_others_alone() {
     let mut node = Node::new();
     attach(&mut node, 1, json!({}));

@@ -5,6 +5,8 @@ mod index;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use compose::NOWHERE;
+
 use agent_api::{ApiError, ErrorKind};
 use serde::{Deserialize, Serialize};
 use vrouter_types::{MacAddr, RouteTarget};

@@ -9,6 +9,7 @@ use vrouter_types::{Prefix, VrfId};
 use super::underlay::{MIN_IPV4_MTU, MIN_IPV6_MTU};
 use super::{Overlay, Vrf};
 use crate::config::is_interface_name;
+use crate::openstack::ledger::NOWHERE;
 
 /// containerd and CRI-O use 64 hexadecimal digits.
 const MAX_CONTAINER: usize = 128;
@@ -137,6 +138,10 @@ impl Overlay {
             let (key, interface) = (&other.saved.request.key, &request.host_interface);
             let tag = request.vlan.map(|vlan| format!("VLAN {vlan} of ")).unwrap_or_default();
             return conflict(format!("{tag}interface {interface} already belongs to port {key}"));
+        }
+        // No packet is sent to an address there, so that tenants may have the same.
+        if self.vrf(vrf).is_some_and(|vrf| vrf.config.name == NOWHERE) {
+            return Ok(());
         }
         for port in others().filter(|port| port.vrf == vrf) {
             let wanted =

@@ -10,7 +10,7 @@ use super::state::Backoff;
 use super::{Overlay, Port};
 use crate::event::{Effect, Restore, SavedPort};
 use crate::openstack::Ledger;
-use crate::openstack::ledger::Touched;
+use crate::openstack::ledger::{NOWHERE, Touched};
 
 impl Overlay {
     /// Takes back what is on disk. Forwarding is published and interfaces are opened before anybody hears of it.
@@ -71,7 +71,7 @@ impl Overlay {
         let taken = self.ports.contains_key(&id) || self.keys.contains_key(&key);
         let wanted = prefixes(&saved);
         let has = |port: &&Port| port.vrf == vrf && port.prefixes().any(|prefix| wanted.contains(&prefix));
-        if taken || self.ports.values().find(has).is_some() {
+        if taken || (saved.vrf != NOWHERE && self.ports.values().find(has).is_some()) {
             return self.orphan(saved, "another port has its number, name or address".to_owned());
         }
         if !self.labels.claim(label, id) {

@@ -13,7 +13,7 @@ use crate::openstack::wanted::{Advert, Leak, Merits};
 use crate::openstack::{Attachment, CONTAINER, Plug, PlugKind, RouteExtras, Uuid, Wanted};
 
 /// The VRF of taps that are sent packets and whose own enter no instance: it is empty.
-const NOWHERE: &str = "(to-port)";
+pub(crate) const NOWHERE: &str = "(to-port)";
 /// Its route distinguisher's number. It never announces anything.
 const NOWHERE_NUMBER: u16 = 32_767;
 
