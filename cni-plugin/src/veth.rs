@@ -168,20 +168,30 @@ impl Links {
         self.act(libc::RTM_SETLINK, &message, 0)
     }
 
-    /// Brings the pod's end up with this MTU. Its IPv4 superframes may be as long as the agent takes them.
+    /// Brings the pod's end up with this MTU. Its superframes may be as long as the agent takes them.
     pub(crate) fn bring_up(&mut self, index: u32, mtu: u16, superframe: Option<u32>) -> io::Result<()> {
+        // What is longer than an IP length field can tell is "BIG TCP", which came with Linux 5.19 for IPv6, and with 6.3
+        // for IPv4; kernels before them refuse it. Before 4.16 this cannot be set from here at all: then a superframe
+        // costs one more send, nothing else.
+        if superframe.is_none_or(|size| self.limit_superframes(index, size).is_err()) {
+            let _ = self.limit_superframes(index, GSO_MAX_SIZE);
+        }
         let mut message = LinkMessage::default();
         message.header.index = index;
-        message.attributes =
-            vec![LinkAttribute::GsoMaxSize(GSO_MAX_SIZE), LinkAttribute::GsoMaxSegs(GSO_MAX_SEGMENTS)];
-        // What is longer than an IP length field can tell is "BIG TCP", which for IPv4 came with Linux 6.3. Kernels before
-        // it pass the attribute over.
-        message.attributes.extend(superframe.map(LinkAttribute::GsoIpv4MaxSize));
-        // Before Linux 4.16 this cannot be set from here; a larger superframe costs one more send, nothing else.
-        let _ = self.act(libc::RTM_SETLINK, &message, 0);
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
         message.attributes = vec![LinkAttribute::Mtu(mtu.into())];
+        self.act(libc::RTM_SETLINK, &message, 0)
+    }
+
+    fn limit_superframes(&mut self, index: u32, size: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.attributes = vec![
+            LinkAttribute::GsoMaxSize(size),
+            LinkAttribute::GsoMaxSegs(GSO_MAX_SEGMENTS),
+            LinkAttribute::GsoIpv4MaxSize(size),
+        ];
         self.act(libc::RTM_SETLINK, &message, 0)
     }
 

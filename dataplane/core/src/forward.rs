@@ -4,6 +4,7 @@
 //! ought to know, an ICMP error that goes back the way the packet came.
 
 mod host;
+mod jumbo;
 mod outside;
 mod port;
 mod rewrite;

@@ -18,7 +18,7 @@ pub(crate) const UDP: u8 = 17;
 pub(crate) const ICMPV6: u8 = 58;
 pub(crate) const IPV6_HEADER: usize = 40;
 
-const HOP_BY_HOP: u8 = 0;
+pub(crate) const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
@@ -152,11 +152,14 @@ impl Packet {
             ipv6::HeaderSliceError::Content(_) => DropReason::BadIpHeader,
         })?;
         let payload = usize::from(header.payload_length());
-        // A jumbogram has length zero and more to come (RFC 2675 §3): larger than anything that we carry.
-        if payload == 0 && header.next_header().0 != NO_NEXT_HEADER {
-            return Err(DropReason::BadIpLength);
-        }
-        let len = IPV6_HEADER + payload;
+        let len = match (payload, header.next_header().0) {
+            // A superframe, as with IPv4.
+            (0, TCP) if bytes.len() > MAX_PACKET => bytes.len(),
+            (0, NO_NEXT_HEADER) => IPV6_HEADER,
+            // A jumbogram has length zero and more to come (RFC 2675 §3): larger than anything that we carry.
+            (0, _) => return Err(DropReason::BadIpLength),
+            _ => IPV6_HEADER + payload,
+        };
         let (protocol, l4, fragment) = extensions(bytes.get(..len).unwrap_or(bytes), header.next_header().0);
         Ok(Packet {
             src: header.source_addr().into(),

@@ -159,7 +159,7 @@ pub struct AttachedPort {
     pub addresses: Vec<IpAddr>,
     /// The MTU for the workload's interface: what fits the smallest tunnel.
     pub mtu: u16,
-    /// The longest IPv4 superframe that the workload may send, where it is more than others take. Absent: 61,440 octets.
+    /// The longest superframe of TCP that the workload may send. Absent: 61,440 octets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub superframe: Option<u32>,
     /// The gateway for IPv4, the same in every VRF.

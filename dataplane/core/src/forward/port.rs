@@ -6,7 +6,7 @@ use vrouter_types::{MacAddr, PortId};
 
 use super::services::{self, Served};
 use super::translate::{NewEnd, translate};
-use super::{ECN, Origin, Pipeline, Refusal, Way, is_link_local, rewrite};
+use super::{ECN, Origin, Pipeline, Refusal, Way, is_link_local, jumbo, rewrite};
 use crate::fib::{Gateway, Port, Vrf};
 use crate::frame::Frame;
 use crate::learned::{self, Learned};
@@ -282,6 +282,7 @@ fn read_ethernet(port: &Port, frame: &Frame<'_>) -> Result<Link, DropReason> {
 
 /// Reads the IP header, cuts padding, and checks what the virtio-net header says about the packet.
 fn read_ip(ethertype: u16, frame: &mut Frame<'_>) -> Result<Packet, DropReason> {
+    jumbo::take_off(frame);
     let packet = Packet::parse(frame.bytes())?;
     if packet.is_v4() != (ethertype == ETHERTYPE_IPV4) {
         return Err(DropReason::BadIpVersion);

@@ -1,4 +1,4 @@
-//! TCP superframes over IPv4 that are longer than the header can tell: they go the way of shorter ones, and whatever
+//! TCP superframes that are longer than the header can tell: they go the way of shorter ones, and whatever
 //! else is so long goes nowhere.
 
 use std::sync::Arc;
@@ -213,14 +213,37 @@ fn a_length_of_zero_is_one_only_where_no_other_could_stand() {
     told[2..4].copy_from_slice(&4000u16.to_be_bytes());
     fix_v4(&mut told);
     assert_eq!(from(&mut lab, CITY, &told, offload(1428)).bytes.len(), 4000);
-    // IPv6 has jumbograms for it (RFC 2675), which we do not carry.
-    let mut six = packets::tcp("fd00:20:11::2", "fd00:20:12::7", ACK, &[], 0);
-    six.resize(70_000, 0x61);
-    six[4..6].fill(0);
-    let vnet = VnetHeader { gso: Gso::TcpV6, csum_start: 54, hdr_len: 74, ..offload(1408) };
-    assert_drop(&from(&mut lab, CITY, &six, vnet), DropReason::BadIpLength);
     // With a checksum that is wrong it is no packet at all.
     let mut wrong = superframe("10.20.12.7", MAX_SUPERFRAME);
     wrong[10] ^= 1;
     assert_drop(&from(&mut lab, CITY, &wrong, offload(1428)), DropReason::BadIpChecksum);
+}
+
+#[test]
+fn ipv6_superframes_go_their_way_with_the_option_of_older_kernels_and_without() {
+    let mut lab = Lab::new();
+    let mut plain = packets::tcp("fd00:20:11::2", "fd00:20:12::7", ACK, &[], 0);
+    plain.resize(70_000, 0x61);
+    plain[4..6].fill(0);
+    let vnet = VnetHeader { gso: Gso::TcpV6, csum_start: 54, hdr_len: 74, ..offload(1408) };
+    let out = from(&mut lab, CITY, &plain, vnet);
+    assert!(matches!(out.verdict, Verdict::ToUnderlay(_)), "{:?}", out.verdict);
+    assert_eq!((out.bytes.len(), out.bytes[7]), (70_000, plain[7] - 1));
+
+    // The jumbo payload option (RFC 2675), which a superframe has until it is cut.
+    let option = [&[6, 0, 0xc2, 4][..], &(70_000u32 - 40 + 8).to_be_bytes()].concat();
+    let mut optional = [&plain[..40], &option, &plain[40..]].concat();
+    optional[6] = 0;
+    let with_option = VnetHeader { csum_start: 62, hdr_len: 82, ..vnet };
+    let same = from(&mut lab, CITY, &optional, with_option);
+    assert_eq!((same.verdict, same.vnet, &same.bytes), (out.verdict, out.vnet, &out.bytes));
+
+    // Jumbograms that are no superframe of TCP are not carried, and an option that lies is none.
+    for (at, octet) in [(47, 0), (41, 1), (40, 17)] {
+        let mut wrong = optional.clone();
+        wrong[at] = octet;
+        assert_drop(&from(&mut lab, CITY, &wrong, with_option), DropReason::BadIpLength);
+    }
+    plain[6] = 17;
+    assert_drop(&from(&mut lab, CITY, &plain, vnet), DropReason::BadIpLength);
 }
