@@ -305,6 +305,32 @@ fn an_instance_of_the_operators_name_leaks_too() {
 }
 
 #[test]
+fn nobody_joins_a_tenants_instance_but_by_the_api_that_made_it() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({ "readvertise": { "from_rt": ["64512:8"], "to_rt": ["64512:9"] } }));
+    node.links.insert("vr9".into());
+    let stranger = |kind, name: &str| {
+        let key = agent_api::PortKey { container: "c".into(), interface: "eth0".into() };
+        let mut port = AttachPort::new(key, kind, "vr9".into(), vrouter_types::MacAddr([2, 0, 0, 0, 0, 9]));
+        port.namespace = Some("city-x".into());
+        port.addresses = vec!["10.0.0.9".parse().unwrap()];
+        port.vrf = Some(name.into());
+        port
+    };
+    for kind in [agent_api::PortKind::Pod, agent_api::PortKind::Tap] {
+        for name in ["red", "(red, through tap1)"] {
+            assert!(node.overlay.vrf_by_name(name).is_some(), "{name}");
+            let error = node.attach(stranger(kind, name)).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::NotAdmitted, "{error}");
+        }
+        let error = node.attach(stranger(kind, "blue")).unwrap_err();
+        assert!(error.message.contains("city") && !error.message.contains("red"), "{error}");
+    }
+    assert_eq!(node.overlay.ports().count(), 1);
+    node.attach(stranger(agent_api::PortKind::Pod, "city")).unwrap();
+}
+
+#[test]
 fn a_machine_under_migration_is_reached_on_one_node_at_a_time() {
     let mut node = Node::new();
     attach(&mut node, 9, json!({}));

@@ -9,6 +9,7 @@ use vrouter_types::{Prefix, VrfId};
 use super::underlay::{MIN_IPV4_MTU, MIN_IPV6_MTU};
 use super::{Overlay, Vrf};
 use crate::config::is_interface_name;
+use crate::openstack::CONTAINER;
 use crate::openstack::ledger::NOWHERE;
 
 /// containerd and CRI-O use 64 hexadecimal digits.
@@ -22,6 +23,14 @@ impl Overlay {
     /// the default. And whether it is admitted there.
     pub(super) fn choose_vrf(&self, request: &AttachPort) -> Result<VrfId, ApiError> {
         let vrf = self.named_vrf(request)?;
+        // What an instance admits is OpenStack's to say, and nobody is admitted where a port's leaks come from.
+        if request.key.container != CONTAINER && !self.is_operators(vrf) {
+            let message = format!(
+                "VRF {:?} is not of the agent's configuration but of OpenStack, whose VPN API alone attaches to it",
+                vrf.config.name
+            );
+            return Err(ApiError::new(ErrorKind::NotAdmitted, message));
+        }
         match (&vrf.config.namespaces, request.kind) {
             (None, _) | (_, PortKind::Tap) => Ok(vrf.id),
             (Some(patterns), PortKind::Pod) => {
@@ -44,10 +53,15 @@ impl Overlay {
         }
     }
 
+    fn is_operators(&self, vrf: &Vrf) -> bool {
+        self.config.vrfs.iter().any(|config| config.name == vrf.config.name)
+    }
+
     fn named_vrf(&self, request: &AttachPort) -> Result<&Vrf, ApiError> {
         if let Some(name) = request.vrf.as_deref().or(request.configured_vrf.as_deref()) {
             return self.vrf_by_name(name).ok_or_else(|| {
-                let names: Vec<&str> = self.vrfs.iter().map(|vrf| vrf.config.name.as_str()).collect();
+                let operators = self.vrfs.iter().filter(|vrf| self.is_operators(vrf));
+                let names: Vec<&str> = operators.map(|vrf| vrf.config.name.as_str()).collect();
                 let message =
                     format!("there is no VRF {name:?} on this node (there are: {})", names.join(", "));
                 ApiError::new(ErrorKind::NotFound, message)
