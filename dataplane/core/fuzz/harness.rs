@@ -18,10 +18,9 @@ pub fn stretch(bytes: &mut Vec<u8>, at: usize, len: usize) {
         return;
     }
     bytes.resize(len, 0x61);
-    if let Some([first, _, high, low]) = bytes.get_mut(at..).and_then(|packet| packet.first_chunk_mut())
-        && *first >> 4 == 4
-    {
-        (*high, *low) = (0, 0);
+    if let Some(header) = bytes.get_mut(at..).and_then(|packet| packet.first_chunk_mut::<6>()) {
+        let field = if header[0] >> 4 == 4 { 2..4 } else { 4..6 };
+        header[field].fill(0);
     }
 }
 

@@ -87,13 +87,22 @@ fn bent(packet: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>
     )
 }
 
-/// What a virtio-net header may call a superframe, longer than an IPv4 header can tell.
+/// What a virtio-net header may call a superframe, longer than an IP header can tell; over IPv6 with the option that
+/// tells it, or without.
 fn long_packets() -> impl Strategy<Value = Vec<u8>> {
-    (packets(), 60_000usize..262_000).prop_map(|(mut packet, len)| {
+    (packets(), 60_000usize..262_000, any::<bool>()).prop_map(|(mut packet, len, with_option)| {
         packet.resize(len, 0x61);
         if packet[0] >> 4 == 4 {
             packet[2..4].fill(0);
             fix_v4(&mut packet);
+            return packet;
+        }
+        packet[4..6].fill(0);
+        if with_option {
+            let octets = u32::try_from(len - 40 + 8).unwrap().to_be_bytes();
+            let option = [&[packet[6], 0, 0xc2, 4][..], &octets].concat();
+            packet[6] = 0;
+            packet.splice(40..40, option);
         }
         packet
     })
@@ -101,12 +110,13 @@ fn long_packets() -> impl Strategy<Value = Vec<u8>> {
 
 /// A virtio-net header that suits long packets of TCP, behind a link header of this many octets.
 fn fitting(link: u16) -> impl Strategy<Value = VnetHeader> {
-    any::<u16>().prop_map(move |gso_size| VnetHeader {
+    let kind = prop::sample::select(vec![(Gso::TcpV4, 20), (Gso::TcpV6, 40), (Gso::TcpV6, 48)]);
+    (any::<u16>(), kind).prop_map(move |(gso_size, (gso, header))| VnetHeader {
         needs_csum: true,
-        gso: Gso::TcpV4,
+        gso,
         gso_size,
-        hdr_len: link + 40,
-        csum_start: link + 20,
+        hdr_len: link + header + 20,
+        csum_start: link + header,
         csum_offset: 16,
         ..VnetHeader::NONE
     })
