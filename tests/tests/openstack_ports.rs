@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::IpAddr;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use vrouter_tests::fixture::{city, gateway, pair_with, wait_routes};
 use vrouter_tests::openstack::{Machine, NETWORK, Port, port_api, reaches, vpn_api, with_openstack};
+use vrouter_tests::process::run_ok;
 use vrouter_tests::{AgentConfig, Lab, Node, PATIENCE, wait_until};
 
 /// Two nodes; on the second, nova and neutron's agent may speak, and the network of the lab is the city's.
@@ -62,6 +64,31 @@ fn a_machine_that_nova_plugs_is_on_its_networks_vpn_until_nova_unplugs_it() {
         (404, "OK", json!({ "error": "{ Not Found }" }))
     );
     assert_eq!(port_api(host, "GET", "/nothing", None).body, json!({ "error": "Unknown Request" }));
+}
+
+/// Packets that the queue of an interface has let through.
+fn queued(node: &Node, tap: &str) -> u64 {
+    let shown = run_ok(node.namespace(), Command::new("tc").args(["-s", "-j", "qdisc", "show", "dev", tap]));
+    let queues: Value = serde_json::from_str(&shown).unwrap();
+    queues.as_array().unwrap().iter().find(|it| it["kind"] == "tbf").unwrap()["packets"].as_u64().unwrap()
+}
+
+#[test]
+fn what_is_sent_to_a_machine_passes_the_queue_that_shapes_its_tap() {
+    let lab = Lab::new();
+    let (one, hypervisor) = hypervisor(&lab);
+    let (pod, port) = (one.add_pod("sensor"), Port::new(7));
+    let _machine = boot(&hypervisor, &port);
+    let shape = [
+        "qdisc", "add", "dev", &port.tap, "root", "tbf", "rate", "100mbit", "burst", "1mb", "latency", "50ms",
+    ];
+    run_ok(hypervisor.namespace(), Command::new("tc").args(shape));
+    port_api(hypervisor.namespace(), "POST", "/port", Some(&port.plug(NETWORK))).ok();
+    wait_routes(&one, &[port.ipv4.into()]);
+    let before = queued(&hypervisor, &port.tap);
+    (0..20).for_each(|_| reaches(pod.namespace(), port.ipv4.into()));
+    let passed = queued(&hypervisor, &port.tap) - before;
+    assert!(passed >= 20, "{passed} of 20");
 }
 
 #[test]

@@ -102,6 +102,9 @@ impl Agent {
             let error = ApiError::new(ErrorKind::Internal, error.to_string());
             underway.open.iter().map(|it| (it.port, error.clone())).collect()
         });
+        for it in underway.open.iter().filter(|it| !failed.iter().any(|(port, _)| *port == it.port)) {
+            self.honour_queue(it.port, &it.interface).await;
+        }
         self.follow_up = Some(Event::Opened { underway: underway.clone(), failed, now: self.now() });
     }
 }

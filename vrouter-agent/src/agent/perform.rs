@@ -88,10 +88,15 @@ impl Agent {
             None => dataplane.open_port(port, &name),
         })
         .await?;
+        self.honour_queue(port, interface).await;
+        Ok(())
+    }
+
+    /// Packets to the port pass the queue of its interface if that shapes.
+    pub(super) async fn honour_queue(&self, port: PortId, interface: &str) {
         if self.netlink.is_shaped(interface).await {
             self.dataplane.honour_queue(port);
         }
-        Ok(())
     }
 
     async fn close_port(&self, port: PortId) -> Result<(), ApiError> {
