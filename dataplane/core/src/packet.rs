@@ -59,7 +59,10 @@ impl Packet {
     /// Reads and checks the header of a packet that is to be forwarded.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
         let packet = Packet::read(bytes)?;
-        if packet.len > bytes.len() {
+        // Jumbograms are not carried, but a superframe of TCP whose option was taken off.
+        let untold = bytes.get(4..6) == Some(&[0, 0]) && packet.len > IPV6_HEADER;
+        let jumbo = !packet.is_v4() && untold && bytes.get(6) != Some(&TCP);
+        if packet.len > bytes.len() || jumbo {
             return Err(DropReason::BadIpLength);
         }
         // RFC 1812 §5.2.2 (2). The sum over a correct header, its checksum included, is all ones.
@@ -153,10 +156,9 @@ impl Packet {
         })?;
         let payload = usize::from(header.payload_length());
         let len = match (payload, header.next_header().0) {
-            // A superframe, as with IPv4.
-            (0, TCP) if bytes.len() > MAX_PACKET => bytes.len(),
             (0, NO_NEXT_HEADER) => IPV6_HEADER,
-            // A jumbogram has length zero and more to come (RFC 2675 §3): larger than anything that we carry.
+            // A superframe, as with IPv4, or a jumbogram (RFC 2675 §3).
+            (0, _) if bytes.len() > MAX_PACKET => bytes.len(),
             (0, _) => return Err(DropReason::BadIpLength),
             _ => IPV6_HEADER + payload,
         };
