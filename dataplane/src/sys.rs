@@ -253,12 +253,14 @@ impl Receiver {
         Receiver { batch: Batch::new(slots, slots) }
     }
 
-    /// Receives one message into each slot of `stride` octets, without waiting, and tells how many came.
+    /// Receives one message into each slot of `stride` octets, without waiting, and tells how many came; from whom is
+    /// known only of those that are asked for it.
     pub(crate) fn receive(
         &mut self,
         fd: BorrowedFd<'_>,
         memory: &mut [u8],
         stride: usize,
+        named: bool,
     ) -> io::Result<usize> {
         let Batch { messages, pieces, names, controls } = &mut self.batch;
         let slots = messages.len().min(memory.len() / stride.max(1));
@@ -266,8 +268,9 @@ impl Receiver {
             pieces[slot] = libc::iovec { iov_base: octets.as_mut_ptr().cast(), iov_len: octets.len() };
             names[slot] = Name::NONE;
             let header = &mut messages[slot].msg_hdr;
-            header.msg_name = ptr::from_mut(&mut names[slot]).cast();
-            header.msg_namelen = size::<Name>();
+            let name = ptr::from_mut(&mut names[slot]).cast();
+            (header.msg_name, header.msg_namelen) =
+                if named { (name, size::<Name>()) } else { (ptr::null_mut(), 0) };
             header.msg_iov = ptr::from_mut(&mut pieces[slot]);
             header.msg_iovlen = 1;
             header.msg_control = controls[slot].0.as_mut_ptr().cast();

@@ -215,7 +215,7 @@ impl Worker {
 
     fn serve_port(&mut self, snapshot: &Snapshot, port: PortId, failed: bool) {
         let Some(link) = snapshot.port(port) else { return };
-        let received = self.receive(link.fd(), &link.frame_size);
+        let received = self.receive(link.fd(), &link.frame_size, false);
         if failed || received.is_err() {
             if link.check_interface() {
                 warn!(%port, interface = link.interface(), "the interface has gone");
@@ -287,7 +287,7 @@ impl Worker {
         let Some(underlay) = &snapshot.underlay else { return };
         let Some(receiver) = underlay.receivers(self.index).get(place) else { return };
         // An error is about something sent before: asking has taken it away.
-        let Ok(count) = self.receive(receiver.fd(), &receiver.frame_size) else { return };
+        let Ok(count) = self.receive(receiver.fd(), &receiver.frame_size, true) else { return };
         for slot in 0..count {
             let message = self.receiver.message(slot);
             let at = slot * STRIDE;
@@ -304,7 +304,7 @@ impl Worker {
     fn serve_gre(&mut self, snapshot: &Snapshot) {
         let Some(underlay) = &snapshot.underlay else { return };
         let Some(fd) = underlay.gre() else { return };
-        let Ok(count) = self.receive(fd, &underlay.gre_frame_size) else { return };
+        let Ok(count) = self.receive(fd, &underlay.gre_frame_size, true) else { return };
         for slot in 0..count {
             let message = self.receiver.message(slot);
             let (at, end) = (slot * STRIDE, slot * STRIDE + message.len.min(STRIDE));
@@ -374,15 +374,15 @@ impl Worker {
         self.finish_batch(snapshot);
     }
 
-    /// Receives a batch and remembers how long its frames were.
-    fn receive(&mut self, fd: BorrowedFd<'_>, frame_size: &AtomicUsize) -> io::Result<usize> {
+    /// Receives a batch, `named` by its senders, and remembers how long its frames were.
+    fn receive(&mut self, fd: BorrowedFd<'_>, frame_size: &AtomicUsize, named: bool) -> io::Result<usize> {
         let bulk = frame_size.load(Ordering::Relaxed) > BULK_FRAME;
         let slots = if bulk { BULK_SLOTS } else { SLOTS };
         if std::mem::take(&mut self.swollen) {
             sys::give_back(self.memory.get_mut(BULK_SLOTS * STRIDE..HEADS_AT).unwrap_or_default());
         }
         let memory = self.memory.get_mut(..slots * STRIDE).unwrap_or_default();
-        let count = match self.receiver.receive(fd, memory, STRIDE) {
+        let count = match self.receiver.receive(fd, memory, STRIDE, named) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             received => received?,
         };

@@ -59,7 +59,8 @@ pub(crate) fn ours(
             .encapsulations(&[encapsulation])
             .neighbor(underlay_v4(other).into())
             .vrf(&Vrf::new("bench", "target:65000:1").pods(&format!("10.77.{own}.0/24")).default());
-        let mut node = Node::prepare(lab, &format!("{name}-{own}"), own, &config);
+        // Not by its name, which may be longer than an interface's.
+        let mut node = Node::prepare(lab, &format!("gw-{own}"), own, &config);
         if let Some(agent) = agent {
             node.set_program(agent);
         }
