@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The packages whose binaries the lab runs.
-const PACKAGES: [&str; 2] = ["vrouter-agent", "cni-plugin"];
+const PACKAGES: [&str; 3] = ["vrouter-agent", "vrouter-agent-program", "cni-plugin"];
 
 /// The path of `vrouter-agent`, `vrouterctl` or `vrouter-cni`, built if need be, once per process, in the profile of
 /// the caller.

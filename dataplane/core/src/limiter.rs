@@ -2,8 +2,9 @@
 
 use vrouter_types::PortId;
 
-/// Ports share a bucket with those whose ids are equal in the lower six bits.
-const PORTS: usize = 64;
+/// Ports share a bucket with those whose ids are equal in the lower eleven bits: on a node of more ports than that, one
+/// can use up another's answers.
+const PORTS: usize = 2048;
 
 /// What kind of answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,30 +42,26 @@ pub(crate) struct Limiter {
     buckets: Box<[Bucket]>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Bucket {
-    /// In thousandths of an answer.
-    tokens: u64,
-    filled_ms: u64,
-}
+/// What is spent, in thousandths of an answer, and as of when. All zeros is a full bucket, so that a bucket nobody uses
+/// takes no memory: the allocator has zeros without touching them.
+type Bucket = [u64; 2];
 
 impl Limiter {
     pub(crate) fn new() -> Limiter {
-        // Far too many tokens: cut to a full bucket at first use.
-        Limiter { buckets: vec![Bucket { tokens: u64::MAX, filled_ms: 0 }; PORTS * Answer::COUNT].into() }
+        Limiter { buckets: vec![[0; 2]; PORTS * Answer::COUNT].into() }
     }
 
     /// Whether one more answer may go out to, or on behalf of, this port.
     pub(crate) fn allow(&mut self, answer: Answer, port: PortId, now_ms: u64) -> bool {
         let index = answer as usize * PORTS + port.0 as usize % PORTS;
-        let Some(bucket) = self.buckets.get_mut(index) else { return false };
+        let Some([spent, filled_ms]) = self.buckets.get_mut(index) else { return false };
         let (per_second, burst) = answer.rate();
-        let earned = now_ms.saturating_sub(bucket.filled_ms).saturating_mul(per_second);
-        bucket.tokens = bucket.tokens.saturating_add(earned).min(burst * 1000);
-        bucket.filled_ms = now_ms.max(bucket.filled_ms);
-        let allowed = bucket.tokens >= 1000;
+        let earned = now_ms.saturating_sub(*filled_ms).saturating_mul(per_second);
+        *spent = spent.saturating_sub(earned);
+        *filled_ms = now_ms.max(*filled_ms);
+        let allowed = *spent + 1000 <= burst * 1000;
         if allowed {
-            bucket.tokens -= 1000;
+            *spent += 1000;
         }
         allowed
     }
@@ -92,7 +89,9 @@ mod tests {
     fn one_port_does_not_use_up_anothers_answers() {
         let mut limiter = Limiter::new();
         burst(&mut limiter, 1, 0);
-        assert!(limiter.allow(Answer::Error, PortId(2), 0));
+        for other in [2, 1 + 64, 1 + 1024] {
+            assert!(limiter.allow(Answer::Error, PortId(other), 0), "{other}");
+        }
         assert!(limiter.allow(Answer::Neighbor, PortId(1), 0));
     }
 }
