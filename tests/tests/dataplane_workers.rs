@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use vrouter_tests::bulk::{expected, transfer};
@@ -12,6 +14,8 @@ const FLOWS: usize = 24;
 const ROUNDS: u32 = 150;
 /// Datagrams of one flow in a row: what a kernel and we join.
 const BURST: u32 = 5;
+/// Datagrams on their way at a time: fewer than any queue between the ends holds.
+const UNDERWAY: usize = 400;
 const OCTETS: u64 = 4 << 20;
 
 fn scene(lab: &Lab, encapsulation: &str, workers: usize) -> (Node, Node, [Pod; 2], Pod) {
@@ -27,21 +31,23 @@ fn scene(lab: &Lab, encapsulation: &str, workers: usize) -> (Node, Node, [Pod; 2
     (one, two, near, far)
 }
 
-/// Numbered datagrams of many flows at a steady pace, and how many of them arrived. Each flow's numbers must rise.
+/// Numbered datagrams of many flows at a steady pace, slower where they arrive more slowly; and how many arrived in all.
+/// Each flow's numbers must rise.
 fn numbered(near: &[Pod; 2], far: &Pod) -> usize {
     let sink = far.namespace().run(|| UdpSocket::bind((far.v4(), 7000))).unwrap();
-    sink.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    sink.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&arrived);
     let reader = std::thread::spawn(move || {
-        let (mut last, mut count, mut datagram) = (vec![None; FLOWS], 0, [0; 1500]);
+        let (mut last, mut datagram) = (vec![None; FLOWS], [0; 1500]);
         while let Ok(length) = sink.recv(&mut datagram) {
             assert!(length >= 8);
             let field = |at: usize| u32::from_be_bytes(datagram[at..at + 4].try_into().unwrap());
             let (flow, number) = (field(0) as usize, field(4));
             assert!(last[flow] < Some(number), "flow {flow}: {number} behind {:?}", last[flow]);
             last[flow] = Some(number);
-            count += 1;
+            counter.fetch_add(1, Relaxed);
         }
-        count
     });
     let sources: Vec<UdpSocket> = (0..FLOWS)
         .map(|flow| {
@@ -63,8 +69,14 @@ fn numbered(near: &[Pod; 2], far: &Pod) -> usize {
         }
         let due = Duration::from_millis(u64::from(round) * 10);
         std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        let sent = FLOWS * ((round + 1) * BURST) as usize;
+        let patience = Instant::now() + Duration::from_millis(500);
+        while sent - arrived.load(Relaxed) > UNDERWAY && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
-    reader.join().unwrap()
+    reader.join().unwrap();
+    arrived.load(Relaxed)
 }
 
 fn flows_keep_their_order(encapsulation: &str, workers: usize) {

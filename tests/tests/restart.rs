@@ -107,6 +107,7 @@ fn a_tap_that_vanishes_is_served_again_when_it_comes_back() {
             one.ctl(&[&words[..], &["--address", "10.50.0.2"]].concat());
         }
         wait_until("the port to be up", PATIENCE, || ports(&one)[0]["state"] == "up");
+        wait_routes(&one, &far.addresses());
         wait_routes(&two, &[address]);
         assert_eq!(Probe::default().send(&vm, far.v4().into()), Answer::Reply, "round {round}");
         let now = ports(&one);

@@ -68,6 +68,8 @@ fn the_encapsulation_is_the_first_of_ours_that_the_peer_named() {
     let (near, far) = (one.add_pod("near"), two.add_pod("far"));
     assert_eq!(encapsulation(&one, &far), "mpls-over-gre");
     assert_eq!(encapsulation(&two, &near), "mpls-over-gre");
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
     assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
     assert_eq!(Probe::default().send(far.namespace(), near.v6().into()), Answer::Reply);
 }

@@ -176,8 +176,11 @@ pub enum Kind {
         /// How many.
         lost: u64,
     },
-    /// The end, with what was received and lost in all.
-    Statistics,
+    /// The end: so many were lost in all, those behind the last packet among them.
+    Statistics {
+        /// How many.
+        lost: u64,
+    },
     /// Anything else.
     Other,
 }
@@ -210,8 +213,14 @@ impl Blocks {
         }
         self.used += total;
         let kind = match kind {
-            PACKET => Kind::Packet { lost: lost_before(block).ok_or(NotPcapng)? },
-            STATISTICS => Kind::Statistics,
+            PACKET => {
+                let kept = word(block, 20).and_then(|kept| usize::try_from(kept).ok());
+                let options = kept.and_then(|kept| kept.checked_next_multiple_of(4)?.checked_add(28));
+                Kind::Packet {
+                    lost: options.and_then(|at| number(block, at, PACKET_DROPS)).ok_or(NotPcapng)?,
+                }
+            }
+            STATISTICS => Kind::Statistics { lost: number(block, 20, DROPPED).ok_or(NotPcapng)? },
             _ => Kind::Other,
         };
         Ok(Some((kind, block)))
@@ -222,16 +231,15 @@ fn word(octets: &[u8], at: usize) -> Option<u32> {
     octets.get(at..at + 4)?.first_chunk().map(|word| u32::from_le_bytes(*word))
 }
 
-/// What a packet's options say was lost before it. `None` where the block does not add up.
-fn lost_before(block: &[u8]) -> Option<u64> {
-    let kept = usize::try_from(word(block, 20)?).ok()?;
-    let mut options = block.get(28..block.len() - 4)?.get(kept.checked_next_multiple_of(4)?..)?;
+/// The number that a block's options give under a code, zero where they do not. `None` where the block does not add up.
+fn number(block: &[u8], options: usize, wanted: u16) -> Option<u64> {
+    let mut options = block.get(options..block.len().checked_sub(4)?)?;
     while let [c0, c1, l0, l1, rest @ ..] = options {
         let (code, len) = (u16::from_le_bytes([*c0, *c1]), usize::from(u16::from_le_bytes([*l0, *l1])));
         let value = rest.get(..len)?;
         match code {
             0 => return Some(0),
-            PACKET_DROPS => return value.first_chunk().map(|lost| u64::from_le_bytes(*lost)),
+            code if code == wanted => return value.first_chunk().map(|number| u64::from_le_bytes(*number)),
             _ => options = rest.get(len.next_multiple_of(4)..)?,
         }
     }
@@ -260,7 +268,7 @@ mod tests {
             let at_ns = 0x0102_0304_0506_0708;
             packet(&mut out, &Packet { at_ns, inbound: true, original: 77, octets, lost, comment });
         }
-        statistics(&mut out, 1, 3, 9);
+        statistics(&mut out, 1, 3, 11);
         out
     }
 
@@ -280,7 +288,8 @@ mod tests {
     #[test]
     fn blocks_are_found_however_the_stream_is_cut() {
         let packet = |lost| Kind::Packet { lost };
-        let wanted = [Kind::Other, Kind::Other, packet(0), packet(9), packet(0), Kind::Statistics];
+        let wanted =
+            [Kind::Other, Kind::Other, packet(0), packet(9), packet(0), Kind::Statistics { lost: 11 }];
         for step in [1, 3, 4, 64, 1 << 20] {
             assert_eq!(kinds(&file(), step).unwrap(), wanted, "{step}");
         }

@@ -31,7 +31,10 @@ impl Recording {
                 self.packets += 1;
                 self.lost += lost;
             }
-            Kind::Statistics => self.is_ended = true,
+            Kind::Statistics { lost } => {
+                self.lost = self.lost.max(lost);
+                self.is_ended = true;
+            }
             Kind::Other => {}
         }
         self.out.write_all(block)
