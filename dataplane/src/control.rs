@@ -1,5 +1,6 @@
 //! What control may ask of the dataplane: open, close, publish, count.
 
+mod closing;
 mod frames;
 mod guards;
 mod kept_flows;
@@ -23,7 +24,6 @@ use crate::adjacency::follow::{Bell, Follower};
 use crate::adopt::{Kept, Name};
 use crate::error::DataplaneError;
 use crate::flows::Flows;
-use crate::guard;
 use crate::host_link::HostLink;
 use crate::learning::Learning;
 use crate::offload::Offload;
@@ -34,6 +34,7 @@ use crate::token::Token;
 use crate::underlay::{Plan, Underlay};
 use crate::watch::Watch;
 use crate::worker::Shared;
+use closing::Closing;
 use kept_flows::KeptFlows;
 
 /// Flows of the host that are remembered at once: 16 octets each.
@@ -103,6 +104,7 @@ pub struct Dataplane {
     /// Of the hashes of flows.
     key: [u64; 2],
     left: Mutex<Option<KeptFlows>>,
+    pub(crate) closing: Arc<Closing>,
     pub(crate) flows: Flows,
     kept: Kept,
     pub(crate) clock: Instant,
@@ -162,6 +164,7 @@ impl Dataplane {
             host_flows: Arc::new(HostFlows::new(HOST_FLOWS, key)),
             key,
             left: Mutex::new(left),
+            closing: Arc::default(),
             flows,
             kept,
             clock: Instant::now(),
@@ -298,6 +301,7 @@ impl Dataplane {
         if let Some(before) = old.port(port) {
             let _ = worker.shared.epoll.remove(before.fd());
             self.kept.forget(&Name::Port(port, before.interface()).to_string());
+            self.closing.close(Arc::clone(before));
         }
         self.kept.keep(&outside.to_string(), link.fd());
         drop(publishing);
@@ -306,7 +310,8 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Stops serving a port and gives its interface back to the host. A port that is not open stays so.
+    /// Stops serving a port. Its interface is given back to the host, and its socket closed, soon thereafter. A port that
+    /// is not open stays so.
     pub fn close_port(&self, port: PortId) {
         let publishing = self.lock();
         let old = self.snapshots.load_full();
@@ -320,15 +325,13 @@ impl Dataplane {
             let _ = worker.shared.epoll.remove(link.fd());
         }
         self.kept.forget(&Name::Port(port, link.interface()).to_string());
+        if !shared {
+            hold(&self.guarded).remove(link.interface());
+            self.closing.give_back(link.interface(), last);
+        }
+        self.closing.close(Arc::clone(link));
         drop(publishing);
         self.wake_all();
-        // The interface may be gone already, and its chain with it.
-        if !shared {
-            let _ = guard::let_host_in(link.interface());
-        }
-        if last {
-            let _ = guard::clear();
-        }
         info!(%port, interface = link.interface(), "port closed");
     }
 

@@ -76,9 +76,16 @@ pub(crate) fn shut_out_host<'i>(
     open
 }
 
-/// Takes the ingress chain away, for an interface that is given back.
-pub(crate) fn let_host_in(interface: &str) -> io::Result<()> {
-    transact(&[message(libc::NFT_MSG_DELCHAIN, 0, &chain_name(interface))])
+/// Takes ingress chains away, for interfaces that are given back. Those that have none are left as they are.
+pub(crate) fn let_host_in(interfaces: &[&str]) {
+    let delete = |name: &&str| message(libc::NFT_MSG_DELCHAIN, 0, &chain_name(name));
+    for some in interfaces.chunks(TRANSACTION) {
+        let all: Vec<Vec<u8>> = some.iter().map(delete).collect();
+        // One that fails does nothing at all.
+        if transact(&all).is_err() && all.len() > 1 {
+            all.iter().for_each(|one| drop(transact(std::slice::from_ref(one))));
+        }
+    }
 }
 
 /// Takes the table away, when no port is left.

@@ -231,7 +231,7 @@ impl Agent {
         self.handle(event).await;
         if let Some(name) = gone {
             // Its port may have gone before it, unopened.
-            let _ = tokio::task::spawn_blocking(move || Dataplane::release(&name)).await;
+            self.dataplane.release(&name);
         }
     }
 

@@ -23,6 +23,11 @@ impl Dataplane {
         hold(&self.guarded).extend(new.into_iter().map(str::to_owned));
     }
 
+    /// An interface is gone, or no port any more: what was its guard goes soon. Nothing happens where there is none.
+    pub fn release(&self, interface: &str) {
+        self.closing.give_back(interface, false);
+    }
+
     /// Puts up again what somebody may have taken away of the guards that the last run left, while packets flow.
     pub fn check_guards(&self) {
         let interfaces = std::mem::take(&mut *hold(&self.unchecked));
@@ -31,6 +36,10 @@ impl Dataplane {
     }
 
     pub(super) fn guard(&self, interfaces: &[&str]) {
+        if interfaces.is_empty() {
+            return;
+        }
+        let _transaction = self.closing.claim(interfaces);
         let nftables = !self.config.without.contains(&Offload::Nftables);
         for (interface, what, error) in guard::shut_out_host(interfaces, nftables) {
             let nftables = what.contains("nftables");

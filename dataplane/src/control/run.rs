@@ -51,6 +51,7 @@ impl Dataplane {
                 let _ = thread.join();
             }
         }
+        self.closing.finish();
     }
 
     /// How many sockets of the last run are served.

@@ -1,34 +1,26 @@
 //! Chains of interfaces that are gone. The kernel keeps such a chain for the day when an interface of that name comes
 //! back; a workload's never does, and its port may go while no agent looks.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    HEADER, NETLINK_NETFILTER, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, TABLE, attribute, chain_name, message,
-    nfnetlink, text, transact,
+    HEADER, NETLINK_NETFILTER, NFTA_CHAIN_NAME, NFTA_CHAIN_TABLE, TABLE, attribute, nfnetlink, text,
 };
 use crate::Dataplane;
 use crate::sys;
 
 impl Dataplane {
-    /// An interface is gone, or no port any more: what was its guard goes too. Nothing happens where there is none.
-    pub fn release(interface: &str) {
-        // No chain of this name is the usual answer.
-        let _ = super::let_host_in(interface);
-    }
-
-    /// The same for every interface that went while nobody looked.
-    pub fn release_absent() -> io::Result<()> {
+    /// The guards of interfaces that went, or stopped being these ports', while nobody looked go too.
+    pub fn release_others(&self, interfaces: &BTreeSet<String>) -> io::Result<()> {
+        let _transaction = self.closing.claim(&[]);
         let chains = chains()?;
-        let gone: Vec<Vec<u8>> = chains
-            .iter()
-            .filter(|name| sys::if_index(name).is_err())
-            .map(|name| message(libc::NFT_MSG_DELCHAIN, 0, &chain_name(name)))
-            .collect();
-        if gone.is_empty() { Ok(()) } else { transact(&gone) }
+        let is_other = |name: &&String| !interfaces.contains(*name) || sys::if_index(name).is_err();
+        super::let_host_in(&chains.iter().filter(is_other).map(String::as_str).collect::<Vec<_>>());
+        Ok(())
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn start(
     agent.work_off_spool().await;
     agent.start_watching(&mut net_events).await?;
     agent.serve()?;
-    agent.release_absent().await;
+    agent.release_others().await;
     let bgp_events = agent.start_bgp().await?;
     agent.settle_kernel().await;
     let server = tokio::spawn(server::serve(listener, own_calls));
@@ -155,10 +155,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Interfaces that went while no agent ran have left their guards.
-    async fn release_absent(&self) {
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(Dataplane::release_absent).await {
-            debug!(%error, "cannot look for nftables chains of interfaces that are gone");
+    /// Interfaces that went, or stopped being ports, while no agent ran have left their guards.
+    async fn release_others(&self) {
+        let interface = |port: &crate::overlay::Port| port.saved.request.host_interface.clone();
+        let (dataplane, ours) = (Arc::clone(&self.dataplane), self.overlay.ports().map(interface).collect());
+        let released = tokio::task::spawn_blocking(move || dataplane.release_others(&ours)).await;
+        if let Ok(Err(error)) = released {
+            debug!(%error, "cannot look for nftables chains of interfaces that are no ports");
         }
     }
 
