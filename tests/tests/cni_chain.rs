@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use vrouter_tests::cni_chain::{Chain, ours};
 use vrouter_tests::cni_run::{CniCall, ip_json};
 use vrouter_tests::process::run_ok;
-use vrouter_tests::{AgentConfig, Lab, Namespace, Node, PATIENCE, Server, Vrf, ask_tcp, wait_for};
+use vrouter_tests::{
+    AgentConfig, Answer, Lab, Namespace, Node, PATIENCE, Probe, Server, Vrf, ask_tcp, wait_for,
+};
 
 /// A node, and a site on the same network that knows nothing of pods.
 struct Place {
@@ -110,6 +112,16 @@ fn bandwidth_and_tuning_run_behind_ours_and_go_again() {
     let host = names.iter().find(|name| name.starts_with("vr")).unwrap();
     let queues = run_ok(place.node.namespace(), Command::new("tc").args(["qdisc", "show", "dev", host]));
     assert!(queues.contains("tbf"), "{queues}");
+    // The queue came when the port was open already, and yet it limits what the pod is sent.
+    let pod: std::net::IpAddr = first_address(&result).parse().unwrap();
+    wait_for("packets to pass the queue", PATIENCE, || {
+        assert_eq!(Probe::default().send(place.node.namespace(), pod), Answer::Reply);
+        let shown = ["-s", "-j", "qdisc", "show", "dev", host];
+        let queues = run_ok(place.node.namespace(), Command::new("tc").args(shown));
+        let queues: Value = serde_json::from_str(&queues).unwrap();
+        let tbf = queues.as_array().unwrap().iter().find(|queue| queue["kind"] == "tbf");
+        if tbf.unwrap()["packets"].as_u64() > Some(0) { Ok(()) } else { Err(queues) }
+    });
     chain.check("c1", &place.pod, &result).unwrap();
     chain.delete("c1", &place.pod, &result).unwrap();
     chain.delete("c1", &place.pod, &result).unwrap();

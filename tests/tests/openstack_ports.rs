@@ -73,22 +73,42 @@ fn queued(node: &Node, tap: &str) -> u64 {
     queues.as_array().unwrap().iter().find(|it| it["kind"] == "tbf").unwrap()["packets"].as_u64().unwrap()
 }
 
+fn shape(node: &Node, tap: &str) {
+    let shape =
+        ["qdisc", "add", "dev", tap, "root", "tbf", "rate", "100mbit", "burst", "1mb", "latency", "50ms"];
+    run_ok(node.namespace(), Command::new("tc").args(shape));
+}
+
 #[test]
 fn what_is_sent_to_a_machine_passes_the_queue_that_shapes_its_tap() {
     let lab = Lab::new();
     let (one, hypervisor) = hypervisor(&lab);
     let (pod, port) = (one.add_pod("sensor"), Port::new(7));
     let _machine = boot(&hypervisor, &port);
-    let shape = [
-        "qdisc", "add", "dev", &port.tap, "root", "tbf", "rate", "100mbit", "burst", "1mb", "latency", "50ms",
-    ];
-    run_ok(hypervisor.namespace(), Command::new("tc").args(shape));
+    shape(&hypervisor, &port.tap);
     port_api(hypervisor.namespace(), "POST", "/port", Some(&port.plug(NETWORK))).ok();
     wait_routes(&one, &[port.ipv4.into()]);
     let before = queued(&hypervisor, &port.tap);
     (0..20).for_each(|_| reaches(pod.namespace(), port.ipv4.into()));
     let passed = queued(&hypervisor, &port.tap) - before;
     assert!(passed >= 20, "{passed} of 20");
+}
+
+#[test]
+fn a_queue_that_is_put_on_a_tap_in_use_is_passed_from_then_on() {
+    let lab = Lab::new();
+    let (one, hypervisor) = hypervisor(&lab);
+    let (pod, port) = (one.add_pod("sensor"), Port::new(7));
+    let _machine = boot(&hypervisor, &port);
+    port_api(hypervisor.namespace(), "POST", "/port", Some(&port.plug(NETWORK))).ok();
+    wait_routes(&one, &[port.ipv4.into()]);
+    reaches(pod.namespace(), port.ipv4.into());
+    shape(&hypervisor, &port.tap);
+    wait_until("packets to pass the queue", PATIENCE, || {
+        let before = queued(&hypervisor, &port.tap);
+        (0..5).for_each(|_| reaches(pod.namespace(), port.ipv4.into()));
+        queued(&hypervisor, &port.tap) - before >= 5
+    });
 }
 
 #[test]

@@ -225,6 +225,7 @@ impl Agent {
             }
             NetlinkEvent::HostAddresses(addresses) => Event::HostAddresses(addresses),
             NetlinkEvent::LinkAdded(name) => Event::LinkAdded(name),
+            NetlinkEvent::LinkShaped(name) => return self.shaped(&name),
             NetlinkEvent::LinkRemoved(name) => Event::LinkRemoved(name),
         };
         let gone = if let Event::LinkRemoved(name) = &event { Some(name.clone()) } else { None };
@@ -233,6 +234,12 @@ impl Agent {
             // Its port may have gone before it, unopened.
             self.dataplane.release(&name);
         }
+    }
+
+    /// Packets to the interface's ports pass its queue from now on. A port that opens later asks for itself.
+    fn shaped(&self, interface: &str) {
+        let ports = self.overlay.ports().filter(|port| port.saved.request.host_interface == interface);
+        ports.for_each(|port| self.dataplane.honour_queue(port.saved.port));
     }
 
     async fn learn(&mut self, Learned { port, address, mac }: Learned) {

@@ -49,6 +49,8 @@ pub enum NetlinkEvent {
     LinkAdded(String),
     /// An interface went, or has another name now.
     LinkRemoved(String),
+    /// Somebody has put a queue on the interface that holds packets back.
+    LinkShaped(String),
 }
 
 /// Why the host's network could not be read or changed.
@@ -152,12 +154,7 @@ impl Netlink {
     pub async fn is_shaped(&self, name: &str) -> bool {
         let links = self.handle.link().get().match_name(name.to_owned()).execute();
         let links = collect(links).await.unwrap_or_default();
-        let kinds = ["tbf", "htb", "hfsc", "cake"];
-        links.first().is_some_and(|link| {
-            link.attributes.iter().any(
-                |attribute| matches!(attribute, LinkAttribute::Qdisc(kind) if kinds.contains(&kind.as_str())),
-            )
-        })
+        links.first().is_some_and(tables::is_shaped)
     }
 
     /// Gives `vrouter0` its two addresses and sets it up. What is there already stays. On a host without IPv6 it goes

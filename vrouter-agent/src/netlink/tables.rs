@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::NetlinkEvent;
@@ -16,6 +17,8 @@ use crate::event::Underlay;
 
 /// For an underlay of which no link tells its MTU.
 const ETHERNET_MTU: u16 = 1500;
+/// Queues that hold packets back. The kernel's own kinds do not.
+const SHAPING: [&str; 4] = ["tbf", "htb", "hfsc", "cake"];
 
 /// Links and addresses by interface index.
 #[derive(Debug, Default)]
@@ -31,6 +34,7 @@ struct Link {
     mtu: u16,
     up: bool,
     loopback: bool,
+    shaped: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +48,12 @@ struct Address {
 }
 
 impl Tables {
-    /// Takes one message. Says which links came and went by it.
+    /// Takes one message. Says which links came, went and got a queue by it.
     pub(super) fn apply(&mut self, message: &RouteNetlinkMessage) -> Vec<NetlinkEvent> {
         match message {
             RouteNetlinkMessage::NewLink(link) if is_own(link) => return self.new_link(link),
             RouteNetlinkMessage::DelLink(link) if is_own(link) => return self.del_link(link.header.index),
+            RouteNetlinkMessage::NewQueueDiscipline(queue) => return self.new_queue(queue),
             RouteNetlinkMessage::NewAddress(address) => self.new_address(address),
             RouteNetlinkMessage::DelAddress(address) => self.del_address(address),
             // A bridge's word on its ports, and what the groups that we join do not carry.
@@ -57,16 +62,19 @@ impl Tables {
         Vec::new()
     }
 
-    /// Takes a fresh dump instead of what was known. Says which links came and went meanwhile.
+    /// Takes a fresh dump instead of what was known. Says which links came, went and got a queue meanwhile.
     pub(super) fn replace(&mut self, fresh: Tables) -> Vec<NetlinkEvent> {
         let stays = |(index, link): &(&u32, &Link), other: &Tables| {
             other.links.get(index).is_some_and(|known| known.name == link.name)
         };
         let gone = self.links.iter().filter(|link| !stays(link, &fresh));
         let come = fresh.links.iter().filter(|link| !stays(link, self));
+        let was_shaped = |index: &u32| self.links.get(index).is_some_and(|known| known.shaped);
+        let shaped = fresh.links.iter().filter(|(index, link)| link.shaped && !was_shaped(index));
         let events = gone
             .map(|(_, link)| NetlinkEvent::LinkRemoved(link.name.clone()))
             .chain(come.map(|(_, link)| NetlinkEvent::LinkAdded(link.name.clone())))
+            .chain(shaped.map(|(_, link)| NetlinkEvent::LinkShaped(link.name.clone())))
             .collect();
         *self = fresh;
         events
@@ -135,6 +143,7 @@ impl Tables {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Mtu(mtu) => link.mtu = u16::try_from(*mtu).unwrap_or(u16::MAX),
+                LinkAttribute::Qdisc(kind) => link.shaped = SHAPING.contains(&kind.as_str()),
                 _ => {}
             }
         }
@@ -143,8 +152,26 @@ impl Tables {
             events.extend(known.map(|known| NetlinkEvent::LinkRemoved(known.name.clone())));
             events.push(NetlinkEvent::LinkAdded(link.name.clone()));
         }
+        if link.shaped && known.is_none_or(|known| !known.shaped) {
+            events.push(NetlinkEvent::LinkShaped(link.name.clone()));
+        }
         self.links.insert(message.header.index, link);
         events
+    }
+
+    /// No link message tells of a queue that is put on a link.
+    fn new_queue(&mut self, message: &TcMessage) -> Vec<NetlinkEvent> {
+        let index = u32::try_from(message.header.index).ok();
+        let Some(link) = index.and_then(|index| self.links.get_mut(&index)) else { return Vec::new() };
+        if message.header.parent != TcHandle::ROOT {
+            return Vec::new();
+        }
+        let is_shaping =
+            |it: &TcAttribute| matches!(it, TcAttribute::Kind(kind) if SHAPING.contains(&kind.as_str()));
+        let is_shaped = message.attributes.iter().any(is_shaping);
+        let was_shaped = std::mem::replace(&mut link.shaped, is_shaped);
+        let event = (is_shaped && !was_shaped).then(|| NetlinkEvent::LinkShaped(link.name.clone()));
+        event.into_iter().collect()
     }
 
     fn del_link(&mut self, index: u32) -> Vec<NetlinkEvent> {
@@ -170,6 +197,13 @@ impl Tables {
         };
         known.retain(|known| known.ip != address.ip);
     }
+}
+
+/// Whether the link's queue holds packets back.
+pub(super) fn is_shaped(message: &LinkMessage) -> bool {
+    let is_shaping =
+        |it: &LinkAttribute| matches!(it, LinkAttribute::Qdisc(kind) if SHAPING.contains(&kind.as_str()));
+    message.attributes.iter().any(is_shaping)
 }
 
 /// Bridges tell of their ports by link messages of their own family; a port that leaves a bridge is no link that went.
@@ -277,6 +311,32 @@ mod tests {
         assert_eq!(found(&tables, &source), is("192.0.2.11", "wwan0", 1428));
         tables.apply(&up(3, "wwan0", 1300));
         assert_eq!(found(&tables, &source), is("192.0.2.11", "wwan0", 1300));
+    }
+
+    fn queue(index: i32, parent: TcHandle, kind: &str) -> RouteNetlinkMessage {
+        let mut message = TcMessage::default();
+        (message.header.index, message.header.parent) = (index, parent);
+        message.attributes = vec![TcAttribute::Kind(kind.into())];
+        RouteNetlinkMessage::NewQueueDiscipline(message)
+    }
+
+    #[test]
+    fn a_queue_that_shapes_is_told_of_once_however_it_is_heard_of() {
+        let shaped = [NetlinkEvent::LinkShaped("tap1".into())];
+        let mut tables = tables([up(2, "tap1", 1500)]);
+        assert_eq!(tables.apply(&queue(2, TcHandle::ROOT, "fq_codel")), []);
+        assert_eq!(tables.apply(&queue(2, TcHandle { major: 1, minor: 1 }, "tbf")), []);
+        assert_eq!(tables.apply(&queue(7, TcHandle::ROOT, "tbf")), []);
+        assert_eq!(tables.apply(&queue(2, TcHandle::ROOT, "tbf")), shaped);
+        assert_eq!(tables.apply(&queue(2, TcHandle::ROOT, "tbf")), []);
+        assert_eq!(tables.apply(&queue(2, TcHandle::ROOT, "noqueue")), []);
+        let mut message = link(2, "tap1", 1500, LinkFlags::Up);
+        message.attributes.push(LinkAttribute::Qdisc("htb".into()));
+        let mut fresh = self::tables([RouteNetlinkMessage::NewLink(message.clone())]);
+        assert_eq!(tables.apply(&RouteNetlinkMessage::NewLink(message)), shaped);
+        assert_eq!(tables.replace(std::mem::take(&mut fresh)), []);
+        let mut before = self::tables([up(2, "tap1", 1500)]);
+        assert_eq!(before.replace(tables), shaped);
     }
 
     #[test]
