@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
+use std::time::Duration;
 
 use vrouter_tests::bulk::{expected, transfer};
 use vrouter_tests::fixture::{ASN, city, gateway, pair_with, wait_routes};
@@ -112,6 +113,30 @@ fn a_route_that_changes_its_way_or_its_mtu_is_followed() {
     ip(&one, "route del unreachable 192.0.2.12/32");
     wait_way(&one, FRAMES);
     transfers(&near, &far);
+}
+
+#[test]
+fn a_nexthop_object_that_changes_under_its_route_is_followed() {
+    let lab = Lab::new();
+    let (one, two, near, far) = scene(&lab, "");
+    two.namespace().add_address("eth0", IpAddr::from([192, 0, 2, 200]), 24);
+    // Otherwise routes are told of as well, for programs that know no such objects.
+    let mode = ["-q", "-w", "net.ipv4.nexthop_compat_mode=0"];
+    run_ok(one.namespace(), Command::new("sysctl").args(mode));
+    ip(&one, "nexthop add id 7 via 192.0.2.200 dev eth0");
+    ip(&one, "route add 192.0.2.12/32 nhid 7");
+    transfers(&near, &far);
+    wait_way(&one, FRAMES);
+    // Only the object changes. Nobody has this address, and no route message tells of it.
+    ip(&one, "neigh replace 192.0.2.201 lladdr 02:00:00:00:00:99 dev eth0 nud permanent");
+    ip(&one, "nexthop replace id 7 via 192.0.2.201 dev eth0");
+    let capture = Capture::start(one.namespace(), "eth0");
+    let probe = near.namespace().run(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    // Before the second look that nothing asks for, every 30 s.
+    wait_until("a frame for the new gateway", Duration::from_secs(20), || {
+        probe.send_to(b"where to?", (far.v4(), 9)).unwrap();
+        destinations(&capture).last() == Some(&[2, 0, 0, 0, 0, 0x99])
+    });
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -35,11 +35,11 @@ use crate::sys::{self, Epoll, IfIndex};
 /// Changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(50);
 /// A second look at what nobody told us, as expired path MTUs, while there are far ends.
-const AGAIN_MS: i32 = 30_000;
+const AGAIN: Duration = Duration::from_secs(30);
 const STRAY_ANSWERS: usize = 16;
 const ANSWER_IN: Duration = Duration::from_secs(1);
-/// Links, neighbours, addresses, routes and rules, of both families (RTNLGRP_*).
-const GROUPS: [i32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
+/// Links, neighbours, addresses, routes and rules, of both families, and nexthop objects (RTNLGRP_*).
+const GROUPS: [i32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
 /// XFRMNLGRP_POLICY.
 const POLICY_GROUP: i32 = 4;
 const SOL_NETLINK: i32 = 270;
@@ -229,14 +229,18 @@ fn follow(kernel: &Kernel, bell: &Bell, snapshots: &ArcSwap<Snapshot>) -> io::Re
     let mut ready = Vec::new();
     while !bell.stop.load(Relaxed) {
         let followed = resolver.resolve(kernel, &snapshots.load_full());
+        // What others are told meanwhile puts the second look off no further.
+        let again = Instant::now() + AGAIN;
         let mut concerns = false;
         while !concerns && !bell.stop.load(Relaxed) {
             ready.clear();
-            match epoll.wait(&mut ready, if followed { AGAIN_MS } else { -1 }) {
+            let left = again.saturating_duration_since(Instant::now());
+            let left = i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX);
+            match epoll.wait(&mut ready, if followed { left } else { -1 }) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 waited => waited?,
             }
-            concerns = ready.is_empty();
+            concerns = followed && Instant::now() >= again;
             if !concerns && !bell.stop.load(Relaxed) {
                 std::thread::sleep(SETTLE);
             }

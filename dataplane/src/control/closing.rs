@@ -202,6 +202,9 @@ mod tests {
         drop(transaction);
         drop(closing.claim(&["vr-a"]));
         let pending = hold(&closing.pending);
-        assert_eq!((pending.interfaces.iter().collect::<Vec<_>>(), pending.all), (vec![&"vr-b".to_owned()], false));
+        assert_eq!(
+            (pending.interfaces.iter().collect::<Vec<_>>(), pending.all),
+            (vec![&"vr-b".to_owned()], false)
+        );
     }
 }
