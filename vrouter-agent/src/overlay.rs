@@ -24,6 +24,7 @@ mod instances;
 mod openstack;
 mod places;
 mod ports;
+mod quarrels;
 mod reload;
 mod restore;
 mod routes;
@@ -118,6 +119,8 @@ pub struct Overlay {
     untold: BTreeSet<PortId>,
     /// Addresses of which more will be known by then.
     watched: BTreeMap<(PortId, IpAddr), Millis>,
+    /// Addresses that ports take from each other.
+    quarrels: quarrels::Quarrels,
     /// VRFs whose routes leak through a port.
     leaks: BTreeMap<VrfId, PortId>,
 }
@@ -164,6 +167,7 @@ impl Overlay {
             claims: BTreeMap::new(),
             untold: BTreeSet::new(),
             watched: BTreeMap::new(),
+            quarrels: quarrels::Quarrels::default(),
             leaks: BTreeMap::new(),
             config,
         }

@@ -161,6 +161,7 @@ impl Overlay {
         let Some(port) = self.ports.remove(&id) else { return effects };
         self.untold.remove(&id);
         self.watched.retain(|(port, _), _| *port != id);
+        self.quarrels.forget(id);
         if let Some(vrf) = vrf_mut(&mut self.vrfs, port.vrf) {
             port.saved.addresses.iter().for_each(|address| {
                 vrf.addresses.remove(address);

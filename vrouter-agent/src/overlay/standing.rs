@@ -10,7 +10,8 @@
 //! ```
 //! A machine under live migration is attached on both nodes. The new node's route loses until the machine shows itself
 //! there, and then wins everywhere with the next UPDATE: it says one more than the old one's, which thereupon steps back.
-//! So traffic goes one way at a time. An allowed address pair is ordinary where the machine stands by.
+//! So traffic goes one way at a time. An allowed address pair is ordinary where the machine stands by. Machines that take
+//! an address from each other all the time have to wait ([`super::quarrels`]).
 //!
 //! This is for machines' own addresses and for pairs of one address. A machine whose routes carry an order for consistent
 //! hashing means to share its address with others: it is always ordinary. So are pods: theirs are nobody else's.
@@ -122,8 +123,18 @@ impl Overlay {
         // One more than the most, where that is not less anyway.
         let more = others.map_or(0, |others| others.saturating_add(1).saturating_sub(ours));
         if before.is_some_and(|had| had >= more) {
+            self.quarrels.kept(vrf_id, address);
             return Vec::new();
         }
+        // From one that is out of service nothing is taken.
+        let last = self.quarrels.holder(vrf_id, address);
+        if last.is_some_and(|last| !self.ports.get(&last).is_some_and(Port::is_up)) {
+            self.quarrels.end(vrf_id, address);
+        }
+        if !self.quarrels.may_take(vrf_id, address, id, self.now) {
+            return Vec::new();
+        }
+        self.quarrels.taken(vrf_id, address, id, self.now);
         let rivals: Vec<PortId> = self.holders(vrf_id, prefix).filter(|rival| *rival != id).collect();
         rivals.iter().for_each(|rival| self.set_active(*rival, address, None));
         self.set_active(id, address, Some(more));
@@ -180,7 +191,9 @@ impl Overlay {
         let now = self.now;
         let due = self.watched.iter().filter(|(_, at)| **at <= now).map(|(key, _)| *key);
         let due: Vec<(PortId, IpAddr)> = due.collect();
-        let mut effects = Vec::new();
+        let claims = self.quarrels.due(now);
+        let mut effects: Vec<Effect> =
+            claims.into_iter().flat_map(|(id, address)| self.learned(id, address)).collect();
         for (id, address) in due {
             let Some(port) = self.ports.get(&id).filter(|port| port.is_up()) else {
                 self.watched.remove(&(id, address));
