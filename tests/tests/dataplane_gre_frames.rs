@@ -5,7 +5,6 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
-use std::time::Duration;
 
 use vrouter_tests::bulk::{expected, transfer};
 use vrouter_tests::fixture::{ASN, city, gateway, pair_with, wait_routes};
