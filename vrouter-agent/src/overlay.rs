@@ -33,6 +33,7 @@ mod standing;
 mod state;
 mod tunnels;
 mod underlay;
+mod unsaved;
 mod update;
 
 use stale::Stale;
@@ -372,8 +373,9 @@ impl Overlay {
         let unforgotten = std::mem::take(&mut self.unforgotten).into_iter();
         let mut effects: Vec<Effect> =
             unforgotten.map(|(port, key)| Effect::ForgetPort { port, key }).collect();
-        if !self.unsaved.is_empty() {
-            effects.push(Effect::SaveAll(std::mem::take(&mut self.unsaved)));
+        let unsaved = self.take_unsaved();
+        if !unsaved.is_empty() {
+            effects.push(Effect::SaveAll(unsaved));
         }
         if self.underlay_failure.take().is_some() {
             effects.push(Effect::SetUnderlay(self.underlay.as_ref().map(|underlay| underlay.address)));

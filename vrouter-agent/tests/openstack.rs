@@ -5,13 +5,13 @@ mod common;
 
 use std::net::IpAddr;
 
-use agent_api::{AttachPort, ErrorKind};
+use agent_api::{AttachPort, DetachPort, ErrorKind};
 use common::{CONFIG, Node};
 use serde_json::{Value, json};
-use vrouter_agent::event::{Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute};
+use vrouter_agent::event::{CallId, Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute};
 use vrouter_agent::fib_build::FibBuilder;
 use vrouter_agent::openstack::plug::{Plug, Source};
-use vrouter_agent::openstack::{Attachment, Change, Detachment};
+use vrouter_agent::openstack::{Attachment, Change, Detachment, Uuid};
 use vrouter_agent::overlay::Overlay;
 use vrouter_types::{EncapSet, Label, PortId, VrfId};
 
@@ -489,6 +489,58 @@ fn asking_again_and_again_while_the_disk_is_full_makes_nothing_grow() {
     node.fail = None;
     pass(&mut node, 120_000);
     assert_eq!((node.plugs.len(), node.attachments[&0].local_pref), (1, Some(2)), "the last word holds");
+}
+
+#[test]
+fn what_is_tried_again_never_takes_the_place_of_what_was_written_since() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({}));
+    attach(&mut node, 2, json!({}));
+    pass(&mut node, 10_000);
+    let (one, two) = (port(&node, 1), port(&node, 2));
+    node.fail = Some(|effect| matches!(effect, Effect::SaveAll(_)));
+    attach_fails(&mut node, json!({ "allowed_address_pairs": [{ "ip_address": "10.0.0.100" }] }));
+    node.openstack(Change::Attach(vec![attachment(
+        2,
+        json!({ "description": "b", "allowed_address_pairs": [{ "ip_address": "10.0.0.101" }] }),
+    )]))
+    .unwrap_err();
+    // Meanwhile one file was written, and another was deleted.
+    shows(&mut node, one, "10.0.0.1");
+    let written = node.disk[&one].clone();
+    assert_eq!(written.active.len(), 1);
+    let (call, request) = (CallId(u64::MAX), DetachPort { key: node.disk[&two].request.key.clone() });
+    node.handle(Event::Detach { call, request, now: Millis(node.now) });
+    assert!(!node.disk.contains_key(&two));
+    node.fail = None;
+    pass(&mut node, 120_000);
+    assert_eq!(node.attachments[&0].allowed.len(), 1, "it was tried again");
+    assert_eq!(node.disk[&one], written);
+    assert!(!node.disk.contains_key(&two), "nobody has this port any more");
+}
+
+#[test]
+fn there_is_an_end_to_what_waits_for_a_disk_that_fails() {
+    let mut node = Node::new();
+    node.fail = Some(|effect| matches!(effect, Effect::SaveAll(_)));
+    let many = |round: u128| -> Vec<Plug> {
+        let one = |n: u128| Plug { id: Uuid(round << 64 | n), interface: format!("tap{n}"), ..plug(1) };
+        (1..=4_000).map(one).collect()
+    };
+    let mut kinds = Vec::new();
+    for round in 1..6 {
+        node.log.clear();
+        kinds.push(node.openstack(Change::Plug(many(round))).unwrap_err().kind);
+        let _ = node.openstack(Change::UnplugInstance(plug(1).instance));
+        let _ = node.openstack(Change::Unplug(Uuid(round)));
+    }
+    assert_eq!(kinds[..2], [ErrorKind::Internal; 2], "as long as there is room");
+    assert_eq!(kinds[3..], [ErrorKind::Unavailable; 2], "{kinds:?}");
+    node.fail = None;
+    pass(&mut node, 120_000);
+    node.openstack(Change::UnplugInstance(plug(1).instance)).unwrap();
+    node.openstack(Change::Plug(vec![plug(7)])).unwrap();
+    assert_eq!(node.plugs.len(), 1);
 }
 
 fn attach_fails(node: &mut Node, more: Value) {

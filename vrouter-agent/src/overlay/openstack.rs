@@ -37,7 +37,8 @@ pub(super) struct Course {
 impl Overlay {
     /// Makes a change, or says why not.
     pub(super) fn openstack(&mut self, call: CallId, change: Change) -> Vec<Effect> {
-        match self.ledger.change(change, self.now) {
+        let changed = self.check_unsaved().and_then(|()| self.ledger.change(change, self.now));
+        match changed {
             Ok(touched) => self.follow(touched, Some(call)),
             Err(error) => vec![Effect::Answer { call, answer: Err(error) }],
         }
@@ -55,7 +56,7 @@ impl Overlay {
 
     /// Does what a change comes to.
     pub(super) fn follow(&mut self, touched: Touched, call: Option<CallId>) -> Vec<Effect> {
-        let mut course = Course { writes: std::mem::take(&mut self.unsaved), ..Course::default() };
+        let mut course = Course { writes: self.take_unsaved(), ..Course::default() };
         course.writes.extend(touched.writes);
         self.make_vrfs(&touched.instances, &mut course);
         for tap in &touched.taps {
@@ -127,7 +128,7 @@ impl Overlay {
         error: &ApiError,
         undone: Vec<Effect>,
     ) -> Vec<Effect> {
-        self.unsaved = last_words(writes);
+        self.keep_unsaved(writes);
         let refuse = |effect| match effect {
             Effect::OpenPorts(underway) => {
                 for opening in &underway.open {
@@ -138,11 +139,6 @@ impl Overlay {
             effect => effect,
         };
         undone.into_iter().map(refuse).collect()
-    }
-
-    /// Whether a port's file is not on disk yet.
-    pub(super) fn is_unsaved(&self, id: PortId) -> bool {
-        self.unsaved.iter().any(|write| matches!(write, Write::Port(saved) if saved.port == id))
     }
 
     fn want(&mut self, tap: &str, request: AttachPort, extras: RouteExtras, course: &mut Course) {
@@ -275,12 +271,4 @@ impl Overlay {
         // No name of the operator's begins so.
         name.starts_with('(') || self.ledger.vrf(name, config).is_some()
     }
-}
-
-/// Of what is to be written to one file the last holds, so that a caller who asks again and again makes nothing grow.
-fn last_words(writes: Vec<Write>) -> Vec<Write> {
-    let mut seen = BTreeSet::new();
-    let mut last: Vec<Write> = writes.into_iter().rev().filter(|write| seen.insert(write.file())).collect();
-    last.reverse();
-    last
 }

@@ -162,6 +162,7 @@ impl Overlay {
         self.untold.remove(&id);
         self.watched.retain(|(port, _), _| *port != id);
         self.quarrels.forget(id);
+        self.drop_unsaved(id);
         if let Some(vrf) = vrf_mut(&mut self.vrfs, port.vrf) {
             port.saved.addresses.iter().for_each(|address| {
                 vrf.addresses.remove(address);
@@ -330,11 +331,7 @@ impl Overlay {
     }
 
     fn free_number(&self) -> Option<PortId> {
-        let taken = |id: &PortId| {
-            self.ports.contains_key(id)
-                || self.orphans.values().any(|(saved, _)| saved.port == *id)
-                || self.unforgotten.contains_key(id)
-        };
+        let taken = |id: &PortId| self.has_number(*id) || self.unforgotten.contains_key(id);
         (0..MAX_PORTS).map(|step| PortId((self.next_port + step) % MAX_PORTS)).find(|id| !taken(id))
     }
 }
