@@ -1,26 +1,20 @@
 //! What a verdict asks for: slices for tunnels, groups for ports and the host, replies.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dataplane_core::frame::MAX_PACKET;
-use dataplane_core::segment::{
-    Headers, MAX_PREFIX, SegmentError, Slice, Slices, Step, label_entry, segment, split,
-};
+use dataplane_core::segment::{Headers, MAX_PREFIX, SegmentError, Slice, Slices, Step, segment, split};
 use dataplane_core::vnet::VNET_HEADER_LEN;
 use dataplane_core::{DropReason, Frame, Gso, Port, Push, ReplyTo, Verdict, VnetHeader, coalesce, too_big};
-use vrouter_types::{Encap, PortId};
+use vrouter_types::PortId;
 
 use super::link::{self, Link};
+use super::way::Way;
 use super::{HEADS_AT, Packet, Worker};
-use crate::adjacency::Adjacency;
 use crate::capture;
-use crate::cmsg::To;
-use crate::egress::{Target, TunnelSlice, overhead};
-use crate::gre;
+use crate::egress::Target;
 use crate::snapshot::Snapshot;
-use crate::underlay::MPLS_OVER_UDP_PORT;
 use crate::vlan;
 
 /// The coalescer's number for the host, which is no port's.
@@ -339,93 +333,4 @@ pub(super) fn count_packets(vnet: &VnetHeader, len: usize) -> usize {
     }
     let payload = len.saturating_sub(usize::from(vnet.hdr_len));
     payload.div_ceil(usize::from(vnet.gso_size).max(1)).max(1)
-}
-
-/// Which way a packet takes into its tunnel, and what stands in front of it there.
-struct Way {
-    slice: TunnelSlice,
-    /// The longest inner packet that this way takes, as far as it knows.
-    mtu: u16,
-    prefix: [u8; MAX_PREFIX],
-    len: usize,
-    /// Where we write the outer headers ourselves.
-    adjacency: Option<Arc<Adjacency>>,
-    /// Whether the path may cut it.
-    in_fragments: bool,
-}
-
-impl Way {
-    fn of(snapshot: &Snapshot, push: Push) -> Result<Way, DropReason> {
-        let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
-        let underlay = snapshot.underlay.as_deref().filter(|it| it.is_v6() == tunnel.remote.is_ipv6());
-        let underlay = underlay.ok_or(DropReason::NoUnderlay)?;
-        let slice = |target, to, outer| TunnelSlice { target, tunnel: push.tunnel, to, outer, tos: push.tos };
-        let mut way = match tunnel.encap {
-            Encap::MplsOverUdp => {
-                let to = To::Address(tunnel.remote, MPLS_OVER_UDP_PORT);
-                Way::new(slice(Target::Udp(underlay.pool_index(push.entropy)), to, 0), &[])
-            }
-            Encap::MplsOverGre => {
-                let adjacency = snapshot.tunnel(push.tunnel).and_then(|stats| stats.adjacency().clone());
-                match adjacency.filter(|_| underlay.link().is_some()) {
-                    Some(adjacency) => {
-                        let header = adjacency.header();
-                        let to = To::Link(adjacency.link, tunnel.remote);
-                        let mtu = adjacency.mtu.saturating_sub(overhead(tunnel.remote, tunnel.encap));
-                        let way = Way::new(slice(Target::Link, to, header.len()), header);
-                        Way { mtu, adjacency: Some(adjacency), ..way }
-                    }
-                    None => {
-                        let to = To::Address(tunnel.remote, 0);
-                        Way::new(slice(Target::Gre, to, gre::HEADER.len()), &gre::HEADER)
-                    }
-                }
-            }
-        };
-        way.push(&label_entry(push.label, push.tos >> 5, push.ttl));
-        Ok(way)
-    }
-
-    /// The same way, by the kernel's own headers, which may be those of fragments.
-    fn in_fragments(snapshot: &Snapshot, push: Push) -> Result<Way, DropReason> {
-        let mut way = Way::of(snapshot, push)?;
-        let tunnel = snapshot.fib.tunnel(push.tunnel).ok_or(DropReason::NoTunnel)?;
-        if tunnel.encap == Encap::MplsOverGre {
-            let to = To::Address(tunnel.remote, 0);
-            let slice =
-                TunnelSlice { target: Target::GreInFragments, to, outer: gre::HEADER.len(), ..way.slice };
-            way = Way::new(slice, &gre::HEADER);
-            way.push(&label_entry(push.label, push.tos >> 5, push.ttl));
-        } else if let Target::Udp(place) = way.slice.target {
-            way.slice.target = Target::UdpInFragments(place);
-        }
-        Ok(Way { in_fragments: true, ..way })
-    }
-
-    fn new(slice: TunnelSlice, front: &[u8]) -> Way {
-        let (prefix, mtu, adjacency) = ([0; MAX_PREFIX], u16::MAX, None);
-        let mut way = Way { slice, mtu, prefix, len: 0, adjacency, in_fragments: false };
-        way.push(front);
-        way
-    }
-
-    fn push(&mut self, octets: &[u8]) {
-        if let Some(room) = self.prefix.get_mut(self.len..self.len + octets.len()) {
-            room.copy_from_slice(octets);
-            self.len += octets.len();
-        }
-    }
-
-    fn prefix(&self) -> &[u8] {
-        self.prefix.get(..self.len).unwrap_or_default()
-    }
-
-    /// Completes the outer headers of a packet that begins with the prefix.
-    fn finish(&self, memory: &mut [u8], pieces: &[Range<usize>; 2]) {
-        if let Some(adjacency) = &self.adjacency
-            && let Some(header) = memory.get_mut(pieces[0].clone())
-        {
-            adjacency.finish(header, pieces.iter().map(Range::len).sum(), self.slice.tos);
-        }
-    }
 }
