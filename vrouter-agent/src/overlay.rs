@@ -336,6 +336,7 @@ impl Overlay {
         }
         let waits = |(tap, why): (&String, &String)| format!("tap {tap} has no port: {why}");
         problems.extend(self.waiting.iter().map(waits));
+        problems.extend(self.ledger.problems());
         problems.extend(self.group_problems());
         let unreachable =
             |(address, why): (&IpAddr, &String)| format!("the host cannot reach {address}: {why}");

@@ -2,6 +2,7 @@
 
 mod compose;
 mod index;
+mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,6 +51,9 @@ pub struct Records {
     pub attachments: Vec<(u32, Attachment)>,
     /// From ours.
     pub instances: Vec<Instance>,
+    /// Files of the incumbent's directory that are none of a port, or of another one, and why.
+    #[serde(default)]
+    pub skipped: Vec<(String, String)>,
 }
 
 /// What a change touches.
@@ -72,6 +76,10 @@ pub struct Ledger {
     /// Numbers in use, for quick choosing.
     numbers: BTreeSet<u16>,
     next_attachment: u32,
+    /// Numbers of attachments' files.
+    attachment_numbers: BTreeSet<u32>,
+    /// Files that are left out, and why.
+    skipped: BTreeMap<String, String>,
     /// Plugs by tap, by MAC address, and attachments by both.
     plug_by_tap: BTreeMap<String, Uuid>,
     plugs_by_mac: BTreeMap<MacAddr, BTreeSet<Uuid>>,
@@ -87,36 +95,6 @@ fn refuse(kind: ErrorKind, message: impl Into<String>) -> ApiError {
 }
 
 impl Ledger {
-    /// Takes back what the disk held. What contradicts itself is left out, the later of two wins nothing.
-    pub fn restore(records: Records) -> Ledger {
-        let mut ledger = Ledger::default();
-        for plug in records.plugs {
-            if !ledger.plug_by_tap.contains_key(&plug.interface) {
-                ledger.put_plug(plug);
-            }
-        }
-        for instance in records.instances {
-            if INSTANCE_RDS.contains(&instance.number) && ledger.numbers.insert(instance.number) {
-                ledger.instances.insert(instance.id.clone(), instance);
-            }
-        }
-        for (number, attachment) in records.attachments {
-            ledger.next_attachment = ledger.next_attachment.max(number.saturating_add(1));
-            if !ledger.instances.contains_key(&attachment.instance) {
-                ledger.make_instance(&attachment);
-            }
-            ledger.put_attachment(number, attachment);
-        }
-        let used: BTreeSet<&String> = ledger.attachments.keys().map(|key| &key.instance).collect();
-        let unused: Vec<String> = ledger.instances.keys().filter(|id| !used.contains(id)).cloned().collect();
-        for id in unused {
-            if let Some(instance) = ledger.instances.remove(&id) {
-                ledger.numbers.remove(&instance.number);
-            }
-        }
-        ledger
-    }
-
     /// Makes the change, or says why not and is as it was.
     pub fn change(&mut self, change: Change, now: Millis) -> Result<Touched, ApiError> {
         let mut touched = Touched::default();
@@ -176,6 +154,7 @@ impl Ledger {
 
     fn plug(&mut self, plug: Plug, touched: &mut Touched) {
         self.stale.remove(&plug.id);
+        self.skipped.remove(&plug.id.to_string());
         if self.plugs.get(&plug.id).is_none_or(|old| !old.says_the_same(&plug)) {
             self.touch_plug(plug.id, touched);
             self.take_plug(plug.id);
@@ -191,6 +170,7 @@ impl Ledger {
         self.touch_plug(id, touched);
         self.take_plug(id);
         self.stale.remove(&id);
+        self.skipped.remove(&id.to_string());
         // Also for what is unknown: the file may be there although it could not be read.
         touched.writes.push(Write::ForgetPlug(id));
     }
@@ -292,10 +272,7 @@ impl Ledger {
         let number = match known {
             Some((_, true)) => return,
             Some((number, false)) => number,
-            None => {
-                self.next_attachment += 1;
-                self.next_attachment - 1
-            }
+            None => self.free_attachment(),
         };
         self.touch_attachment(&key, touched);
         self.take_attachment(&key);

@@ -51,8 +51,8 @@ enum Fate {
 impl StateDir {
     /// All that OpenStack had said. `ports_dir`: where the incumbent's files are, if its API is served.
     pub fn load_openstack(&self, ports_dir: Option<&Path>) -> Records {
-        let mut records =
-            Records { plugs: ports_dir.map(read_plugs).unwrap_or_default(), ..Records::default() };
+        let (plugs, skipped) = ports_dir.map(read_plugs).unwrap_or_default();
+        let mut records = Records { plugs, skipped, ..Records::default() };
         for path in self.json_files(INSTANCES) {
             records.instances.extend(self.read::<Instance>(&path, MAX_FILE));
         }
@@ -195,26 +195,35 @@ fn sync_file_systems(dirs: &BTreeSet<&Path>) -> io::Result<()> {
     Ok(())
 }
 
-fn read_plugs(dir: &Path) -> Vec<Plug> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let mut plugs = Vec::new();
-    for entry in entries.flatten() {
+/// The ports, and what is none, with the reason.
+fn read_plugs(dir: &Path) -> (Vec<Plug>, Vec<(String, String)>) {
+    let (mut plugs, mut skipped) = (Vec::new(), Vec::new());
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(Uuid::in_path) else { continue };
         if plugs.len() == LIMITS.ports {
-            warn!(dir = %dir.display(), "more than {} ports; the rest is not served", LIMITS.ports);
+            let why = format!("it has more than {} ports; the rest is not served", LIMITS.ports);
+            warn!(dir = %dir.display(), why);
+            skipped.push((dir.display().to_string(), why));
             break;
         }
-        match read_plug(&entry.path()) {
-            Ok(plug) if plug.id == id => plugs.push(plug),
-            Ok(plug) => {
-                warn!(file = %entry.path().display(), id = %plug.id, "skipped: it is about another port")
+        let why = match read_plug(&entry.path()) {
+            Ok(plug) if plug.id == id => {
+                plugs.push(plug);
+                continue;
             }
-            Err(why) => warn!(file = %entry.path().display(), why, "skipped: it cannot be read"),
+            Ok(plug) => format!("it is about another port, {}", plug.id),
+            Err(why) => why,
+        };
+        warn!(file = %entry.path().display(), why, "skipped");
+        // Garbage is counted no further than ports are.
+        if skipped.len() < LIMITS.ports {
+            skipped.push((id.to_string(), why));
         }
     }
     plugs.sort_by_key(|plug| plug.id);
-    plugs
+    skipped.sort_unstable();
+    (plugs, skipped)
 }
 
 fn read_plug(path: &Path) -> Result<Plug, String> {
@@ -327,7 +336,11 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", ports.join(A.replace("93c2", "93c3"))).unwrap();
         fs::create_dir(ports.join(A.replace("93c2", "93c4"))).unwrap();
         fs::write(ports.join(A.replace("93c2", "93c5")), [0; 100]).unwrap();
-        assert_eq!(state.load_openstack(Some(&ports)), Records::default());
+        let Records { plugs, skipped, .. } = state.load_openstack(Some(&ports));
+        assert_eq!(plugs, []);
+        let why: Vec<&str> = skipped.iter().map(|(_, why)| why.as_str()).collect();
+        assert_eq!(skipped.len(), 5, "strangers' names are none of ours: {skipped:?}");
+        assert!(skipped[0].0 == A && why[0].contains(B), "about another port: {why:?}");
         assert!(ports.join(A).exists() && ports.join(B).exists());
     }
 

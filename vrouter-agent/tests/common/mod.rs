@@ -150,6 +150,7 @@ impl Node {
                 plugs: self.plugs.values().cloned().collect(),
                 attachments: self.attachments.iter().map(|(number, it)| (*number, it.clone())).collect(),
                 instances: self.instances.values().cloned().collect(),
+                skipped: Vec::new(),
             },
         };
         self.handle(Event::Restore(restore));

@@ -25,11 +25,13 @@ impl Ledger {
         let key = attachment.key();
         self.attached_by_tap.entry(attachment.interface.clone()).or_default().insert(key.clone());
         self.attached_by_mac.entry(attachment.mac).or_default().insert(key.clone());
+        self.attachment_numbers.insert(number);
         self.attachments.insert(key, (number, attachment));
     }
 
     pub(super) fn take_attachment(&mut self, key: &AttachmentKey) -> Option<(u32, Attachment)> {
         let (number, attachment) = self.attachments.remove(key)?;
+        self.attachment_numbers.remove(&number);
         remove(&mut self.attached_by_tap, attachment.interface.clone(), key);
         remove(&mut self.attached_by_mac, attachment.mac, key);
         Some((number, attachment))

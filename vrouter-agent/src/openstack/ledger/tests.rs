@@ -326,3 +326,46 @@ fn every_port_of_a_machine_goes_with_it() {
     assert_eq!(ledger.plugs().map(|plug| plug.interface.as_str()).collect::<Vec<_>>(), ["tap3"]);
     change(&mut ledger, Change::UnplugInstance(plug(1, NETWORK).instance));
 }
+
+#[test]
+fn behind_the_greatest_number_of_all_the_smallest_that_is_free_is_next() {
+    let records = Records {
+        attachments: vec![
+            (0, attachment(1, json!({}))),
+            (2, attachment(2, json!({}))),
+            (u32::MAX, attachment(3, json!({}))),
+        ],
+        ..Records::default()
+    };
+    let mut ledger = Ledger::restore(records);
+    let numbers: Vec<u32> = [4, 5, 6]
+        .map(|n| match change(&mut ledger, Change::Attach(vec![attachment(n, json!({}))])).writes.last() {
+            Some(Write::Attachment(number, _)) => *number,
+            other => panic!("{other:?}"),
+        })
+        .into();
+    assert_eq!(numbers, [1, 3, 4], "no file is written over");
+    assert_eq!(ledger.attachments().count(), 6);
+}
+
+#[test]
+fn files_that_contradict_each_other_are_said_until_one_is_gone() {
+    let double = Plug { interface: "tap1".into(), ..plug(2, NETWORK) };
+    let records = Records {
+        plugs: vec![plug(1, NETWORK), double.clone()],
+        attachments: vec![(3, attachment(1, json!({}))), (7, attachment(1, json!({ "local_pref": 7 })))],
+        skipped: vec![("a-file".into(), "it is no regular file".into())],
+        ..Records::default()
+    };
+    let mut ledger = Ledger::restore(records);
+    assert_eq!(ledger.plugs().map(|plug| plug.id).collect::<Vec<_>>(), [plug(1, NETWORK).id]);
+    assert_eq!(ledger.attachments().next().unwrap().1.local_pref, None, "the later wins nothing");
+    let said = |ledger: &Ledger, of: &str| ledger.problems().iter().filter(|it| it.contains(of)).count();
+    let id = double.id.to_string();
+    assert_eq!([&*id, "tap1", "attachments/7.json", "a-file"].map(|of| said(&ledger, of)), [1; 4]);
+    change(&mut ledger, Change::Unplug(double.id));
+    assert_eq!(said(&ledger, &id), 0, "its file is gone");
+    let many = (0..100).map(|n| (format!("file {n}"), "it is torn".to_owned())).collect();
+    let ledger = Ledger::restore(Records { skipped: many, ..Records::default() });
+    assert!(ledger.problems().len() == 9 && said(&ledger, "92 more") == 1, "{:?}", ledger.problems());
+}
