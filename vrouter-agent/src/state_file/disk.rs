@@ -18,14 +18,35 @@ const ASIDE: usize = 32;
 
 /// Makes a directory, and puts aside what is in its place.
 pub(super) fn make_dir(path: &Path) -> io::Result<Option<PathBuf>> {
-    let make = || DirBuilder::new().recursive(true).mode(0o700).create(path);
-    match make() {
+    match make_dirs(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let aside = put_aside(path)?;
-            make().map(|()| Some(aside))
+            make_dirs(path).map(|_| Some(aside))
         }
-        made => made.map(|()| None),
+        made => made.map(|_| None),
     }
+}
+
+/// Makes a directory and those above it: they are on disk when this returns, or what is written there later would be
+/// gone with them. Returns the directories that were synchronised for that.
+pub(super) fn make_dirs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
+    let mut missing: Vec<&Path> = path.ancestors().take_while(is_missing).collect();
+    let mut synced = Vec::new();
+    while let Some(dir) = missing.pop() {
+        match DirBuilder::new().mode(0o700).create(dir) {
+            // Somebody else was faster.
+            Err(_) if dir.is_dir() => {}
+            made => made?,
+        }
+        if let Err(error) = sync_dir(dir) {
+            // Or the next attempt would find it, and take it for durable.
+            let _ = fs::remove_dir(dir);
+            return Err(error);
+        }
+        synced.extend(dir.parent().map(Path::to_owned));
+    }
+    Ok(synced)
 }
 
 /// The files of a directory whose names end like this. None where there is no directory.
@@ -108,7 +129,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn sync_dir(path: &Path) -> io::Result<()> {
-    let synced = path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all());
+    let here = |dir: &Path| if dir.as_os_str().is_empty() { File::open(".") } else { File::open(dir) };
+    let synced = path.parent().map_or(Ok(()), |dir| here(dir)?.sync_all());
     // Where there is no directory, there is nothing to synchronise.
     if synced.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) { Ok(()) } else { synced }
 }
@@ -142,4 +164,28 @@ pub(super) fn sweep(dir: &Path, extension: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_directory_is_made_durable_with_all_above_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |below: &str| root.path().join(below);
+        assert_eq!(
+            make_dirs(&at("a/b/c")).unwrap(),
+            [at(""), at("a"), at("a/b")].map(|dir| dir.components().collect::<PathBuf>())
+        );
+        assert!(at("a/b/c").is_dir());
+        assert_eq!(make_dirs(&at("a/b/c")).unwrap(), [] as [PathBuf; 0], "there already");
+        assert_eq!(make_dirs(&at("a/d")).unwrap(), [at("a")]);
+        std::os::unix::fs::symlink(at("a"), at("link")).unwrap();
+        assert_eq!(make_dirs(&at("link/e")).unwrap(), [at("link")], "an operator may have put it elsewhere");
+        fs::write(at("file"), "").unwrap();
+        assert!(make_dirs(&at("file/f")).is_err());
+        assert_eq!(make_dir(&at("file")).unwrap(), Some(at("file.bad")));
+        assert!(at("file").is_dir());
+    }
 }

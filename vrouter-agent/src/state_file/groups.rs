@@ -1,6 +1,5 @@
 //! Security groups on disk: `<state-dir>/security-groups/<name>.json`.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 
@@ -23,8 +22,7 @@ impl StateDir {
 
     /// The group is not on disk when this returns.
     pub fn forget_group(&self, name: &str) -> io::Result<()> {
-        let path = self.group_file(name);
-        if fs::symlink_metadata(&path).is_ok() { disk::remove(&path) } else { Ok(()) }
+        disk::remove(&self.group_file(name))
     }
 
     /// Every group. What cannot be read is put aside.
@@ -51,6 +49,8 @@ impl StateDir {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::security_groups::built_in;
 

@@ -12,10 +12,10 @@
 //! read is skipped and said, but not touched, since it is another's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use agent_api::sealed;
@@ -128,7 +128,7 @@ fn sealed_file(content: &impl Serialize) -> io::Result<Fate> {
 fn write_all(fates: &BTreeMap<PathBuf, Fate>) -> io::Result<()> {
     let dirs: BTreeSet<&Path> = fates.keys().filter_map(|path| path.parent()).collect();
     for dir in &dirs {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        disk::make_dirs(dir)?;
     }
     let written = try_write(fates, &dirs);
     if written.is_err() {
