@@ -214,7 +214,9 @@ fn quoted<'b>(packet: &Packet, bytes: &'b [u8]) -> Option<&'b [u8]> {
 
 fn fragment_hash(key: FlowKey, port: PortId, packet: &Packet, id: u32) -> FlowHash {
     let ([s0, s1], [d0, d1]) = (words(packet.src), words(packet.dst));
-    let meta = 1 << 48 | u64::from(port.0) << 8 | u64::from(packet.protocol);
+    // IPv6 says the protocol in the first fragment only where the others begin with another header.
+    let protocol = if packet.is_v4() { packet.protocol } else { 0 };
+    let meta = 1 << 48 | u64::from(port.0) << 8 | u64::from(protocol);
     key.hash([meta, s0, s1, d0, d1, u64::from(id)])
 }
 

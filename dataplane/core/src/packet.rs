@@ -1,7 +1,8 @@
 //! The IP header of a packet, read once: IPv4 (RFC 791) or IPv6 with its extension headers (RFC 8200 §4).
 //!
-//! Refused here: lengths that lie, wrong IPv4 header checksums, jumbograms. Extension headers that cannot be followed
-//! are no reason to refuse: such a packet is forwarded by its addresses and has no transport that we can see.
+//! Refused here: lengths that lie, fragments that run over the longest datagram, wrong IPv4 header checksums, jumbograms.
+//! Extension headers that cannot be followed are no reason to refuse: such a packet is forwarded by its addresses and has
+//! no transport that we can see.
 
 use std::net::IpAddr;
 
@@ -128,7 +129,10 @@ impl Packet {
             0 if bytes.len() > MAX_PACKET => bytes.len(),
             len => usize::from(len),
         };
-        if len < l4 {
+        // Cut for a smaller MTU, a fragment that runs over the longest datagram would begin another one: its offset goes
+        // round, past every rule that was asked about the first.
+        let offset = usize::from(header.fragments_offset().value()) * 8;
+        if len < l4 || (offset > 0 && offset + len > MAX_PACKET) {
             return Err(DropReason::BadIpLength);
         }
         let id = u32::from(header.identification());
@@ -140,7 +144,7 @@ impl Packet {
             len,
             protocol: header.protocol().0,
             l4,
-            fragment: match (header.fragments_offset().value(), header.more_fragments()) {
+            fragment: match (offset, header.more_fragments()) {
                 (0, false) => Fragment::Whole,
                 (0, true) => Fragment::First(id),
                 _ => Fragment::Later(id),

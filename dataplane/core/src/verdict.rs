@@ -101,7 +101,7 @@ drop_reasons! {
     TruncatedIp "truncated-ip" "The packet ends inside its IP header.";
     BadIpVersion "bad-ip-version" "What should be an IP packet is neither IPv4 nor IPv6, or not what the Ethernet type says.";
     BadIpHeader "bad-ip-header" "The IPv4 header is malformed: its length field lies about options.";
-    BadIpLength "bad-ip-length" "The IP header claims more octets than there are, or fewer than its header.";
+    BadIpLength "bad-ip-length" "The IP header claims more octets than there are, or fewer than its header, or a fragment runs over the longest datagram.";
     BadIpChecksum "bad-ip-checksum" "The IPv4 header checksum is wrong.";
     BadIcmpChecksum "bad-icmp-checksum" "An echo request to the gateway with a wrong checksum.";
     BadOffload "bad-offload" "The virtio-net header asks for a checksum or a segmentation that the packet does not allow, or for thousands of segments.";

@@ -2,6 +2,7 @@
 
 use super::{Headers, Kind, SegmentError, Slice, Slices, Step, ip};
 use crate::checksum;
+use crate::frame::MAX_PACKET;
 
 /// How IPv4 packets are cut that may be cut.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +21,12 @@ impl Cut {
         if chunk == 0 || field & ip::DONT_FRAGMENT != 0 {
             return Err(SegmentError::TooBig);
         }
-        Ok(Cut { chunk, offset: field & 0x1fff, more: field & ip::MORE_FRAGMENTS != 0 })
+        let offset = field & 0x1fff;
+        // Beyond the longest datagram the offsets would go round, and what is there would begin another.
+        if usize::from(offset) * 8 + bytes.len() > MAX_PACKET {
+            return Err(SegmentError::Malformed);
+        }
+        Ok(Cut { chunk, offset, more: field & ip::MORE_FRAGMENTS != 0 })
     }
 }
 
@@ -48,7 +54,7 @@ impl Slices<'_> {
         let more = if last && !cut.more { 0 } else { usize::from(ip::MORE_FRAGMENTS) };
         ip::set_word(out, 2, self.l4 + part);
         ip::set_word(out, 4, usize::from(ip::word(bytes, 4).wrapping_add(self.index)));
-        ip::set_word(out, 6, (usize::from(cut.offset) + self.sent / 8) & 0x1fff | more);
+        ip::set_word(out, 6, (usize::from(cut.offset) + self.sent / 8) | more);
         ip::set_word(out, 10, 0);
         ip::set_word(out, 10, usize::from(checksum::checksum(out)));
         self.sent += part;

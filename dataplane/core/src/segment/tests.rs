@@ -307,6 +307,19 @@ fn a_fragment_is_fragmented_further() {
 }
 
 #[test]
+fn a_fragment_is_cut_up_to_the_end_of_the_longest_datagram_and_not_beyond() {
+    let (mut bytes, vnet) = Shape { tcp: false, ..tcp_shape(100, 2000) }.build();
+    let vnet = VnetHeader { gso: Gso::None, needs_csum: false, ..vnet };
+    let last = u16::try_from((65_535 - bytes.len()) / 8).unwrap();
+    bytes[6..8].copy_from_slice(&last.to_be_bytes());
+    let fragments = cut(&bytes, vnet, 84, true).unwrap();
+    let seen: Vec<_> = fragments.iter().map(|f| u16::from_be_bytes([f[4 + 6], f[4 + 7]])).collect();
+    assert_eq!(seen, [last | 0x2000, last + 8]);
+    bytes[6..8].copy_from_slice(&(last + 1).to_be_bytes());
+    assert_eq!(cut(&bytes, vnet, 84, true), Err(SegmentError::Malformed));
+}
+
+#[test]
 fn datagrams_of_a_superframe_are_fragmented_one_by_one() {
     let (mut bytes, vnet) = Shape { tcp: false, ..tcp_shape(700, 300) }.build();
     bytes[6] = 0;

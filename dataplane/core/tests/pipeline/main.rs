@@ -4,6 +4,7 @@
 
 mod dhcp4;
 mod dhcp6;
+mod fragments;
 mod from_host;
 mod from_port;
 mod from_underlay;
