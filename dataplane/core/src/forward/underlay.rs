@@ -122,8 +122,14 @@ fn read_inner(port: &Port, frame: &mut Frame<'_>) -> Result<Packet, DropReason> 
     if !icmp::is_host(packet.src) {
         return Err(DropReason::MartianSource);
     }
-    if !packet.is_v4() && is_link_local(packet.src) {
+    if is_link_local(packet.src) && !is_error_of_router(&packet, frame.bytes()) {
         return Err(DropReason::LinkLocal);
     }
     Ok(packet)
+}
+
+/// Routers at the far end report errors from 169.254.1.1, as we do. Nothing else of a link leaves it (RFC 3927 §7): what
+/// says that it comes from there would pass for the workload's own router, or for a service of this node.
+fn is_error_of_router(packet: &Packet, bytes: &[u8]) -> bool {
+    packet.is_v4() && packet.icmp(bytes).is_some_and(|message| matches!(message.first(), Some(3 | 11 | 12)))
 }

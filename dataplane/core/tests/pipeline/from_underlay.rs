@@ -3,7 +3,7 @@
 use dataplane_core::{DropReason, Verdict};
 
 use crate::lab::{CITY, CITY_2, Lab, POWER, assert_drop, assert_sound, outer};
-use crate::packets::{SYN, df, labelled, tcp, tos, ttl, udp};
+use crate::packets::{ICMP, SYN, df, echo, flags, ip, labelled, tcp, tos, ttl, udp};
 
 #[test]
 fn a_label_leads_to_its_port() {
@@ -76,6 +76,31 @@ fn what_is_wrong_with_a_tunnel_packet_is_named() {
     let mut six = udp("fd00:20:12::7", "fd00:20:11::2", 20);
     six[5] += 1;
     assert_drop(&lab.underlay(&labelled(16, true, 64, &six)), BadIpLength);
+}
+
+#[test]
+fn a_link_local_source_comes_from_afar_with_errors_only() {
+    // The router at the far end reports errors as 169.254.1.1, as we do; nobody there speaks as the router here.
+    let mut lab = Lab::new();
+    let from = |packet: Vec<u8>| labelled(16, true, 64, &packet);
+    for src in ["169.254.1.1", "169.254.169.254", "169.254.64.2"] {
+        for packet in [
+            udp(src, "10.20.11.2", 20),
+            tcp(src, "10.20.11.2", SYN, &[], 0),
+            echo(src, "10.20.11.2", 8, 1),
+            echo(src, "10.20.11.2", 0, 1),
+            flags(udp(src, "10.20.11.2", 20), 0x2000),
+            flags(ip(src, "10.20.11.2", ICMP, vec![3; 24], 2), 0x0001),
+        ] {
+            assert_drop(&lab.underlay(&from(packet)), DropReason::LinkLocal);
+        }
+    }
+    for kind in [3, 11, 12] {
+        let quoted = udp("10.20.11.2", "10.20.12.7", 20);
+        let message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let out = lab.underlay(&from(ip("169.254.1.1", "10.20.11.2", ICMP, message, 2)));
+        assert_eq!(out.verdict, Verdict::ToPort(CITY), "{kind}");
+    }
 }
 
 #[test]
