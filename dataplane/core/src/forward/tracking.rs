@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Pipeline, Refusal};
+use super::{Pipeline, Refusal, is_link_local};
 use crate::fib::Port;
 use crate::flow_table::{
     Begun, Class, Datagram, Direction, Flow, FlowTuple, NewFlow, Seen, Sender, Translation, classify,
@@ -110,6 +110,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
                 .nat
                 .iter()
                 .any(|nat| nat.fixed == flow.tuple.local && nat.floating == address && nat.vrf == vrf),
+            // Unlike the others, these come back to an address of the port's number, not of its own.
+            _ if !is_own(port, flow.tuple.local) => false,
             Translation::Node(..) => {
                 let snat = self.fib.vrf(port.vrf).and_then(|vrf| vrf.snat);
                 snat.is_some_and(|snat| snat.covers(flow.tuple.local))
@@ -202,4 +204,9 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let datagram = Datagram::of(port.id, packet, id);
         Ok(self.state.flow_table.begin_fragment(&datagram, flow, self.state.now_ms)?)
     }
+}
+
+/// Whether the workload may still have the address. Its link-local addresses it makes itself.
+fn is_own(port: &Port, local: IpAddr) -> bool {
+    (local.is_ipv6() && is_link_local(local)) || port.has(local)
 }

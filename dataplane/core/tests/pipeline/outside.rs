@@ -211,6 +211,26 @@ fn errors_from_outside_reach_the_workload_that_they_are_about() {
 }
 
 #[test]
+fn nothing_comes_back_for_an_address_that_the_workload_no_longer_has() {
+    // Its number may even be another workload's by then.
+    for (pod, server, left) in
+        [("10.20.11.2", SERVER, "10.20.11.9"), ("fd00:20:11::2", SERVER_6, "fd00:20:11::9")]
+    {
+        let mut lab = lab();
+        let away = stands_for(CITY, !pod.contains(':'));
+        assert_eq!(lab.port(CITY, &udp(pod, server, 3)).verdict, Verdict::ToHost);
+        let answer = udp_ports(server, &away, (9, 40000), 3);
+        assert_eq!(lab.host(&answer).verdict, Verdict::ToPort(CITY));
+        change_port(&mut lab, CITY, |port| port.addresses = vec![left.parse().unwrap()]);
+        assert_drop(&lab.host(&answer), DropReason::HostUnasked);
+        let protocol = if pod.contains(':') { ICMPV6 } else { ICMP };
+        let kind = if pod.contains(':') { 1 } else { 3 };
+        let message = [&[kind, 1, 0, 0, 0, 0, 0, 0][..], &udp(&away, server, 3)].concat();
+        assert_drop(&lab.host(&ip(server, &away, protocol, message, 2)), DropReason::HostUnasked);
+    }
+}
+
+#[test]
 fn an_error_that_the_workload_reports_leaves_as_the_flow_does() {
     let mut lab = lab();
     lab.port(CITY, &udp("10.20.11.2", SERVER, 3));
