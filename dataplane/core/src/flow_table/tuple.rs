@@ -75,7 +75,8 @@ pub(crate) fn classify(port: PortId, direction: Direction, packet: &Packet, byte
     }
     if let Some(quoted) = quoted(packet, bytes) {
         let about = Packet::read(quoted).ok();
-        let about = about.filter(|about| about.is_v4() == packet.is_v4());
+        // Whoever sent it hears of it. An error for another only borrows the flow.
+        let about = about.filter(|about| about.src == packet.dst);
         return match about.map(|about| classify_whole(port, direction.back(), &about, quoted)) {
             Some(Class::Flow { tuple, .. }) => Class::Error(tuple),
             _ => Class::Alone,

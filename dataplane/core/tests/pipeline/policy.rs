@@ -117,6 +117,27 @@ fn errors_about_a_known_flow_pass() {
 }
 
 #[test]
+fn an_error_goes_to_whoever_sent_the_packet_that_it_is_about() {
+    // RFC 5508 §7.2: what is quoted was sent by whom the error is for. Anything else only borrows a flow.
+    for (pod, other, far, router) in [
+        ("10.20.11.2", "10.20.11.9", "10.20.12.7", "10.20.12.1"),
+        ("fd00:20:11::2", "fd00:20:11::9", "fd00:20:12::7", "fd00:20:12::1"),
+    ] {
+        let mut lab = lab();
+        let mut two = Port::clone(lab.fib.port(CITY).unwrap());
+        two.addresses.push(other.parse().unwrap());
+        lab.fib.insert_port(Arc::new(two));
+        let original = udp(pod, far, 3);
+        assert!(matches!(lab.port(CITY, &original).verdict, Verdict::ToUnderlay(_)));
+        let (kind, protocol) = if pod.contains(':') { (1, 58) } else { (3, ICMP) };
+        let message = [&[kind, 1, 0, 0, 0, 0, 0, 0][..], &original].concat();
+        let to = |dst| ip(router, dst, protocol, message.clone(), 2);
+        assert_eq!(arrive(&mut lab, &to(pod)).verdict, Verdict::ToPort(CITY));
+        assert_drop(&arrive(&mut lab, &to(other)), DropReason::PolicyIngress);
+    }
+}
+
+#[test]
 fn established_flows_go_on_while_rules_change_where_rules_still_allow_them() {
     let mut lab = Lab::new();
     let egress = || vec![any(true)];
