@@ -180,7 +180,11 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Origin::Port(port) | Origin::Underlay(port) | Origin::Host(Some(port)) => port.id,
             Origin::Host(None) => PortId(u32::MAX),
         };
-        if !self.state.limiter.allow(Answer::Error, port, self.state.now_ms) {
+        let answer = match from {
+            Origin::Port(_) => Answer::Error,
+            Origin::Underlay(_) | Origin::Host(_) => Answer::ErrorToOthers,
+        };
+        if !self.state.limiter.allow(answer, port, self.state.now_ms) {
             return Verdict::Drop(DropReason::ReplyLimited);
         }
         let written = match from {

@@ -17,12 +17,14 @@ pub(crate) enum Answer {
     Service,
     /// ICMP errors (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
     Error,
+    /// The same about what others sent to a workload: these do not use up its own.
+    ErrorToOthers,
     /// Not an answer: control hears of an address.
     Learn,
 }
 
 impl Answer {
-    const COUNT: usize = 5;
+    const COUNT: usize = 6;
 
     /// Answers per second, and how many at once. Bounds of one worker.
     const fn rate(self) -> (u64, u64) {
@@ -30,7 +32,7 @@ impl Answer {
             Answer::Neighbor => (200, 400),
             Answer::Echo => (200, 400),
             Answer::Service => (20, 60),
-            Answer::Error => (100, 100),
+            Answer::Error | Answer::ErrorToOthers => (100, 100),
             Answer::Learn => (50, 50),
         }
     }
