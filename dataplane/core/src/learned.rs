@@ -11,6 +11,7 @@ use vrouter_types::{MacAddr, PortId};
 
 use crate::fib::Port;
 use crate::limiter::{Answer, Limiter};
+use crate::reply::nd;
 use crate::verdict::DropReason;
 
 /// Told at most, between two looks of the shell.
@@ -110,15 +111,11 @@ pub(crate) fn of_rarp(reason: DropReason, port: &Port, frame: &[u8]) -> Option<M
 /// The address that a neighbour advertisement shows to be the workload's, refused for this reason. `message` begins at
 /// its ICMPv6 header; `src` sent the frame. Link-local addresses are nobody's business.
 pub(crate) fn of_nd(reason: DropReason, message: &[u8], src: MacAddr) -> Option<(IpAddr, MacAddr)> {
-    const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
     if reason != DropReason::NeighborAnnounced {
         return None;
     }
     let target = Ipv6Addr::from(*message.get(8..24)?.first_chunk::<16>()?);
-    let mac = match message.get(24..) {
-        Some([TARGET_LINK_LAYER_ADDRESS, 1, a, b, c, d, e, f, ..]) => MacAddr([*a, *b, *c, *d, *e, *f]),
-        _ => src,
-    };
+    let mac = message.get(24..).and_then(nd::target_mac).unwrap_or(src);
     (!target.is_unicast_link_local()).then_some((target.into(), mac))
 }
 

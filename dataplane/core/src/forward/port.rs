@@ -150,7 +150,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         {
             return self.router(served, packet, mac, bytes);
         }
-        let question = match nd::parse(port, packet, bytes) {
+        let question = match nd::parse(port, mac, packet, bytes) {
             Ok(question) => question,
             Err(reason) => {
                 self.learn(port.id, learned::of_nd(reason, packet.transport(bytes), mac));
@@ -314,6 +314,10 @@ fn check_addresses(
     let own_link_local = !packet.is_v4() && is_link_local(packet.src);
     if !own_link_local && !port.may_send(packet.src, src_mac) {
         return Err(DropReason::SpoofedSource);
+    }
+    // Whoever may use a prefix may not use all that is in it.
+    if !icmp::is_host(packet.src) {
+        return Err(DropReason::MartianSource);
     }
     match (packet.dst, dst_mac) {
         _ if to_group => Err(DropReason::Broadcast),

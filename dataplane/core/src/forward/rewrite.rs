@@ -116,7 +116,9 @@ fn mss_option(tcp: &[u8]) -> Option<usize> {
 pub(super) fn packet_len(frame: &Frame<'_>, packet: &Packet) -> usize {
     match frame.vnet().gso {
         Gso::None => packet.len,
-        Gso::TcpV4 | Gso::TcpV6 | Gso::UdpL4 => headers(frame, packet) + usize::from(frame.vnet().gso_size),
+        Gso::TcpV4 | Gso::TcpV6 | Gso::UdpL4 => {
+            (headers(frame, packet) + usize::from(frame.vnet().gso_size)).min(packet.len)
+        }
     }
 }
 

@@ -131,7 +131,7 @@ impl<R: Recorder> Pipeline<'_, R> {
         mac: MacAddr,
         bytes: &[u8],
     ) -> Result<Verdict, Refusal> {
-        let asker = router::parse(packet, bytes)?;
+        let asker = router::parse(served.port, mac, packet, bytes)?;
         self.may_serve(served.port)?;
         self.steps.note(|| "we are its router".into());
         router::advertise(&mut self.state.reply, &self.fib.gateway, served.all(), (asker, mac))

@@ -50,7 +50,7 @@ pub(crate) fn parse(port: &Port, arp: &[u8]) -> Result<Question, DropReason> {
     if operation == REQUEST && asker.is_unspecified() {
         return Err(DropReason::DuplicateAddressProbe);
     }
-    if !port.has(IpAddr::V4(asker)) {
+    if !port.may_send(IpAddr::V4(asker), asker_mac) {
         return Err(DropReason::SpoofedSource);
     }
     // RFC 5227 §2.3, and the replies that some send instead.

@@ -26,6 +26,7 @@ const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 const SOLICITATION_LEN: usize = 24;
 const ADVERTISEMENT_LEN: usize = 32;
+pub(super) const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 const HOP_LIMIT: u8 = 255;
 const FROM_ROUTER: u8 = 0x80;
@@ -48,8 +49,13 @@ pub(crate) fn is_nd(packet: &Packet, bytes: &[u8]) -> bool {
             .is_some_and(|kind| (ROUTER_SOLICITATION..=REDIRECT).contains(kind))
 }
 
-/// Reads what a port asks. `bytes` begin at the IPv6 header.
-pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Question, DropReason> {
+/// Reads what a port asks by a frame from this MAC address. `bytes` begin at the IPv6 header.
+pub(crate) fn parse(
+    port: &Port,
+    mac: MacAddr,
+    packet: &Packet,
+    bytes: &[u8],
+) -> Result<Question, DropReason> {
     let message = packet.icmp(bytes).ok_or(DropReason::MalformedNd)?;
     // RFC 4861 §6.1.1, §7.1.1; fragments: RFC 6980 §5.
     let valid = packet.ttl == HOP_LIMIT && message.get(1) == Some(&0) && packet.fragment == Fragment::Whole;
@@ -72,12 +78,14 @@ pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Questi
         return Err(DropReason::MalformedNd);
     }
     if advertisement {
-        return Err(judge_advertisement(port, asker, target, options));
+        return Err(judge_advertisement(port, (asker, mac), target, options));
     }
     if asker.is_unspecified() {
-        return Err(DropReason::DuplicateAddressProbe);
+        // RFC 4861 §7.1.1.
+        let probe = is_solicited_node(packet.dst) && !has_option(options, SOURCE_LINK_LAYER_ADDRESS);
+        return Err(if probe { DropReason::DuplicateAddressProbe } else { DropReason::MalformedNd });
     }
-    if !port.has(packet.src) && !asker.is_unicast_link_local() {
+    if !may_be(port, asker, mac) {
         return Err(DropReason::SpoofedSource);
     }
     if asker == target || target.is_unspecified() || port.addresses.contains(&IpAddr::V6(target)) {
@@ -86,18 +94,59 @@ pub(crate) fn parse(port: &Port, packet: &Packet, bytes: &[u8]) -> Result<Questi
     Ok(Question { asker, target })
 }
 
-/// What a workload's word about an address is worth.
-fn judge_advertisement(port: &Port, sender: Ipv6Addr, target: Ipv6Addr, options: &[u8]) -> DropReason {
-    let own = |addr: Ipv6Addr| addr.is_unicast_link_local() || port.has(IpAddr::V6(addr));
-    let mac = match options {
-        [TARGET_LINK_LAYER_ADDRESS, 1, a, b, c, d, e, f, ..] => Some(MacAddr([*a, *b, *c, *d, *e, *f])),
-        _ => None,
-    };
-    match mac {
-        Some(mac) if !port.has_mac(mac) => DropReason::SpoofedMac,
-        _ if !own(sender) || !own(target) => DropReason::SpoofedSource,
-        _ => DropReason::NeighborAnnounced,
+/// What a workload's word about an address is worth, in a frame from this MAC address.
+fn judge_advertisement(
+    port: &Port,
+    (sender, mac): (Ipv6Addr, MacAddr),
+    target: Ipv6Addr,
+    options: &[u8],
+) -> DropReason {
+    let at = target_mac(options).unwrap_or(mac);
+    if link_layer_addresses(options, TARGET_LINK_LAYER_ADDRESS).any(|mac| !port.has_mac(mac)) {
+        DropReason::SpoofedMac
+    } else if !may_be(port, sender, mac) || !may_be(port, target, at) {
+        DropReason::SpoofedSource
+    } else {
+        DropReason::NeighborAnnounced
     }
+}
+
+/// Whether the workload may be this at this MAC address. Its link-local addresses are its own business.
+pub(super) fn may_be(port: &Port, addr: Ipv6Addr, mac: MacAddr) -> bool {
+    addr.is_unicast_link_local() || port.may_send(addr.into(), mac)
+}
+
+/// RFC 4291 §2.7.1: ff02::1:ff00:0/104.
+fn is_solicited_node(addr: IpAddr) -> bool {
+    const PREFIX: [u8; 13] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff];
+    matches!(addr, IpAddr::V6(addr) if addr.octets().starts_with(&PREFIX))
+}
+
+/// The MAC address that an advertisement's options tell.
+pub(crate) fn target_mac(options: &[u8]) -> Option<MacAddr> {
+    link_layer_addresses(options, TARGET_LINK_LAYER_ADDRESS).next()
+}
+
+/// Whether there is such an option, wherever among them.
+pub(super) fn has_option(options: &[u8], kind: u8) -> bool {
+    each_option(options).any(|option| option.first() == Some(&kind))
+}
+
+fn link_layer_addresses(options: &[u8], kind: u8) -> impl Iterator<Item = MacAddr> {
+    each_option(options).filter_map(move |option| match option {
+        [found, 1, a, b, c, d, e, f] if *found == kind => Some(MacAddr([*a, *b, *c, *d, *e, *f])),
+        _ => None,
+    })
+}
+
+/// Options, one after the other, until one has no length or runs over the end.
+fn each_option(mut options: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let len = usize::from(*options.get(1)?) * 8;
+        let (option, rest) = options.split_at_checked(len).filter(|(option, _)| !option.is_empty())?;
+        options = rest;
+        Some(option)
+    })
 }
 
 /// Writes the answer, an Ethernet frame for the MAC address that asked.
@@ -122,12 +171,6 @@ pub(crate) fn answer(
 }
 
 /// Whether every option has a length, and one that ends inside the message (RFC 4861 §7.1.1).
-pub(super) fn options_are_sound(mut options: &[u8]) -> bool {
-    while let [_, eights, ..] = options {
-        match options.get(usize::from(*eights) * 8..) {
-            Some(rest) if *eights > 0 => options = rest,
-            _ => return false,
-        }
-    }
-    options.is_empty()
+pub(super) fn options_are_sound(options: &[u8]) -> bool {
+    each_option(options).map(<[u8]>::len).sum::<usize>() == options.len()
 }

@@ -13,9 +13,10 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use vrouter_types::{MacAddr, Prefix};
 
+use super::nd::SOURCE_LINK_LAYER_ADDRESS as SOURCE_LINK_LAYER;
 use super::write::Writer;
 use super::{
-    ETHERNET_HEADER, ETHERTYPE_IPV6, Ends, icmp_checksum_is_right, put_ethernet, put_ip_around_icmp,
+    ETHERNET_HEADER, ETHERTYPE_IPV6, Ends, icmp_checksum_is_right, nd, put_ethernet, put_ip_around_icmp,
 };
 use crate::fib::{Gateway, Lease, Port, Services};
 use crate::packet::{Fragment, IPV6_HEADER, Packet};
@@ -35,27 +36,36 @@ const AUTONOMOUS: u8 = 0x40;
 pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub(crate) const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 
-const SOURCE_LINK_LAYER: u8 = 1;
 const PREFIX: u8 = 3;
 const MTU: u8 = 5;
 const ROUTE: u8 = 24;
 const DNS: u8 = 25;
 const SEARCH: u8 = 31;
 
-/// Reads a router solicitation, and tells who is to be answered. `bytes` begin at the IPv6 header.
-pub(crate) fn parse(packet: &Packet, bytes: &[u8]) -> Result<Ipv6Addr, DropReason> {
+/// Reads a router solicitation in a frame from this MAC address, and tells who is to be answered. `bytes` begin at the
+/// IPv6 header.
+pub(crate) fn parse(
+    port: &Port,
+    mac: MacAddr,
+    packet: &Packet,
+    bytes: &[u8],
+) -> Result<Ipv6Addr, DropReason> {
     let message = packet.icmp(bytes).ok_or(DropReason::MalformedNd)?;
     let ends = Ends::new(packet.src, packet.dst).ok_or(DropReason::MalformedNd)?;
     let IpAddr::V6(asker) = packet.src else { return Err(DropReason::MalformedNd) };
     // RFC 4861 §6.1.1; fragments: RFC 6980 §5.
     let valid = packet.ttl == HOP_LIMIT && message.get(1) == Some(&0) && packet.fragment == Fragment::Whole;
     let options = message.get(SOLICITATION..).unwrap_or(&[]);
-    let sound = super::nd::options_are_sound(options);
-    let nobody_with_address = asker.is_unspecified() && options.first() == Some(&SOURCE_LINK_LAYER);
+    let sound = nd::options_are_sound(options);
+    let nobody_with_address = asker.is_unspecified() && nd::has_option(options, SOURCE_LINK_LAYER);
     if !valid || !sound || nobody_with_address || !icmp_checksum_is_right(ends, message) {
         return Err(DropReason::MalformedNd);
     }
-    Ok(if asker.is_unspecified() { ALL_NODES } else { asker })
+    match asker {
+        nobody if nobody.is_unspecified() => Ok(ALL_NODES),
+        own if nd::may_be(port, own, mac) => Ok(own),
+        _ => Err(DropReason::SpoofedSource),
+    }
 }
 
 /// Writes an advertisement, an Ethernet frame for the port.

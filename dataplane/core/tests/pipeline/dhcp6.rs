@@ -341,9 +341,16 @@ fn a_bad_router_solicitation_is_discarded() {
         ("an option of no length", solicitation(CLIENT, &[1, 0, 0, 0, 0, 0, 0, 0])),
         ("an option that runs over", solicitation(CLIENT, &[1, 2, 0, 0, 0, 0, 0, 0])),
         ("a link-layer address of nobody", solicitation("::", &[1, 1, 2, 0, 0, 0, 0, 1])),
+        (
+            "a link-layer address of nobody behind a nonce",
+            solicitation("::", &[14, 1, 1, 2, 3, 4, 5, 6, 1, 1, 2, 0, 0, 0, 0, 1]),
+        ),
     ] {
         assert_eq!(seek(&mut lab, &packet), Verdict::Drop(DropReason::MalformedNd), "{name}");
     }
+    let in_anothers_name = seek(&mut lab, &solicitation("fd00:20:11::3", &[]));
+    assert_eq!(in_anothers_name, Verdict::Drop(DropReason::SpoofedSource));
+    assert_eq!(seek(&mut lab, &solicitation(OWN, &[])), TO_CITY);
     let configured = seek(&mut Lab::new(), &good);
     assert_eq!(configured, Verdict::Drop(DropReason::RouterSolicitation));
 }

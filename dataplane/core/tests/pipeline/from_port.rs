@@ -153,6 +153,29 @@ fn a_port_may_use_its_prefixes() {
 }
 
 #[test]
+fn who_may_use_any_address_may_not_use_what_no_host_has() {
+    let mut lab = Lab::new();
+    let mut port = lab.fib.port(CITY).unwrap().clone();
+    port.prefixes.push("0.0.0.0/0".parse().unwrap());
+    port.allowed.push(("::/0".parse().unwrap(), None));
+    lab.fib.insert_port(port.into());
+    assert!(matches!(lab.port(CITY, &udp("198.18.0.1", "10.20.12.7", 1)).verdict, Verdict::ToUnderlay(_)));
+    for src in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.9", "240.0.0.1", "255.255.255.255"] {
+        for dst in ["10.20.12.7", "10.20.11.3", "192.0.2.11", "169.254.1.1"] {
+            assert_drop(&lab.port(CITY, &udp(src, dst, 1)), DropReason::MartianSource);
+        }
+        assert_drop(&lab.port(CITY, &echo(src, "169.254.1.1", 8, 1)), DropReason::MartianSource);
+    }
+    for src in ["::", "::1", "ff02::1"] {
+        for dst in ["fd00:20:12::7", "fd00:20:11::3", "fe80::1"] {
+            assert_drop(&lab.port(CITY, &udp(src, dst, 1)), DropReason::MartianSource);
+        }
+    }
+    // Nor the gateway's, or another link-local one.
+    assert_drop(&lab.port(CITY, &udp("169.254.1.1", "10.20.11.3", 1)), DropReason::LinkLocal);
+}
+
+#[test]
 fn the_default_route_does_not_take_link_local_addresses_along() {
     let mut lab = Lab::new();
     assert_drop(&lab.port(POWER, &udp("10.20.11.2", "169.254.169.254", 1)), DropReason::LinkLocal);
@@ -256,6 +279,18 @@ fn a_udp_superframe_passes_while_its_datagrams_fit() {
                 assert_eq!(lab.state.reply.reason(), Some(DropReason::TooBig));
             }
             other => panic!("{dst}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_superframe_of_one_short_datagram_is_as_long_as_that() {
+    let mut lab = Lab::new();
+    for (src, dst) in [("fd00:20:11::2", "fd00:20:12::7"), ("fd00:20:11::2", "fd00:20:11::3")] {
+        for (payload, fits) in [(100, true), (1400 - 48, true), (1468 - 47, false)] {
+            let (frame, vnet) = superframe(src, dst, payload, Gso::UdpL4, 9000);
+            let out = lab.frame(CITY, &frame, vnet);
+            assert_eq!(!matches!(out.verdict, Verdict::Reply(_)), fits, "{dst} {payload}");
         }
     }
 }

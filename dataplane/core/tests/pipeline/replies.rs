@@ -135,7 +135,7 @@ fn discovery_that_wants_no_answer_gets_none() {
     checksum[42] ^= 1;
     let mut lab = Lab::new();
     for (name, packet, reason) in [
-        ("duplicate address detection", ask("::", "ff02::1:ff00:2", "fd00:20:11::2"), DuplicateAddressProbe),
+        ("a link-layer address of nobody", ask("::", "ff02::1:ff00:2", "fd00:20:11::2"), MalformedNd),
         ("the asker's own address", ask("fd00:20:11::2", "ff02::1:ff00:2", "fd00:20:11::2"), NdIgnored),
         ("the asker's link-local address", ask("fe80::9", "ff02::1:ff00:9", "fe80::9"), NdIgnored),
         ("in another's name", ask("fd00:20:11::3", "ff02::1:ff00:1", GATEWAY_V6), SpoofedSource),
@@ -410,6 +410,105 @@ fn replies_are_limited_and_recover() {
     for kind in 0..4 {
         assert_eq!(send(&mut lab, kind), TO_CITY);
     }
+}
+
+/// The lab whose first port may use one address of each family with another MAC address only, and that MAC.
+fn with_pairs() -> (Lab, [u8; 6]) {
+    let mut lab = Lab::new();
+    let pair = [0, 0, 0x5e, 0, 1, 9];
+    let mut port = lab.fib.port(CITY).unwrap().clone();
+    port.allowed = ["10.20.30.1/32", "fd00:20:30::1/128"]
+        .map(|prefix| (prefix.parse().unwrap(), Some(MacAddr(pair))))
+        .to_vec();
+    lab.fib.insert_port(port.into());
+    (lab, pair)
+}
+
+#[test]
+fn an_address_is_asked_for_and_announced_with_the_mac_that_it_was_allowed_with() {
+    use DropReason::*;
+    let (mut lab, pair) = with_pairs();
+    let own = mac(CITY);
+    let advert = |address: &str, option: [u8; 6]| {
+        let message = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &v6(address).octets(), &[2, 1], &option].concat();
+        ttl(ip(address, "ff02::1", 58, message, 2), 255)
+    };
+    let group = |mac, packet: &[u8]| ethernet([0x33, 0x33, 0, 0, 0, 1], mac, packet);
+    let far = |address, option| group(own, &solicitation(address, "ff02::1:ff00:1", GATEWAY_V6, option));
+    for (name, frame, want) in [
+        ("its question", arp(1, pair, "10.20.30.1", "169.254.1.1"), None),
+        ("its announcement", arp(1, pair, "10.20.30.1", "10.20.30.1"), Some(NeighborAnnounced)),
+        ("the own MAC asks", arp(1, own, "10.20.30.1", "169.254.1.1"), Some(SpoofedSource)),
+        ("the own MAC announces", arp(1, own, "10.20.30.1", "10.20.30.1"), Some(SpoofedSource)),
+        ("the own MAC replies", arp(2, own, "10.20.30.1", "169.254.1.1"), Some(SpoofedSource)),
+        ("the own address of it", arp(1, pair, "10.20.11.2", "10.20.11.2"), Some(SpoofedSource)),
+        ("its advertisement", group(pair, &advert("fd00:20:30::1", pair)), Some(NeighborAnnounced)),
+        ("with the own MAC inside", group(pair, &advert("fd00:20:30::1", own)), Some(SpoofedSource)),
+        ("advertised by the own MAC", group(own, &advert("fd00:20:30::1", own)), Some(SpoofedSource)),
+        ("its question, IPv6", far("fd00:20:30::1", own), Some(SpoofedSource)),
+        ("the own address, IPv6", far("fd00:20:11::2", own), None),
+    ] {
+        let want = want.map_or(TO_CITY, Verdict::Drop);
+        assert_eq!(lab.frame(CITY, &frame, VnetHeader::NONE).verdict, want, "{name}");
+    }
+    let heard: Vec<_> = lab.state.learned.drain().map(|learned| (learned.address, learned.mac.0)).collect();
+    assert_eq!(heard, ["10.20.30.1", "fd00:20:30::1"].map(|address| (address.parse().unwrap(), pair)));
+}
+
+#[test]
+fn a_link_layer_address_counts_wherever_among_the_options_it_is() {
+    use DropReason::*;
+    let mut lab = Lab::new();
+    let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
+    let with = |options: &[&[u8]]| {
+        let head = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &v6("fd00:20:11::2").octets()].concat();
+        let message = [&head[..], &options.concat()].concat();
+        ttl(ip("fd00:20:11::2", "ff02::1", 58, message, 2), 255)
+    };
+    let others = [2, 1, 2, 0, 0, 0, 0, 9];
+    let own = [&[2, 1][..], &mac(CITY)].concat();
+    for (packet, reason) in [
+        (with(&[&nonce, &own]), NeighborAnnounced),
+        (with(&[&nonce, &others]), SpoofedMac),
+        (with(&[&own, &others]), SpoofedMac),
+    ] {
+        assert_drop(&lab.port(CITY, &packet), reason);
+    }
+}
+
+#[test]
+fn duplicate_address_detection_goes_to_the_solicited_node_and_names_no_link_layer_address() {
+    // RFC 4861 §7.1.1. Either way nobody is answered; it is only called what it is.
+    let mut lab = Lab::new();
+    let target = v6("fd00:20:11::2").octets();
+    let probe = |dst: &str, options: &[u8]| {
+        let message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &target, options].concat();
+        ttl(ip("::", dst, 58, message, 2), 255)
+    };
+    let nonce = [14, 1, 1, 2, 3, 4, 5, 6];
+    let source = [1, 1, 2, 0, 0, 0, 0, 1];
+    for (dst, options, reason) in [
+        ("ff02::1:ff00:2", vec![], DropReason::DuplicateAddressProbe),
+        ("ff02::1:ff00:2", nonce.to_vec(), DropReason::DuplicateAddressProbe),
+        ("ff02::1:ff00:2", source.to_vec(), DropReason::MalformedNd),
+        ("ff02::1:ff00:2", [nonce, source].concat(), DropReason::MalformedNd),
+        ("ff02::1", vec![], DropReason::MalformedNd),
+        ("fe80::1", vec![], DropReason::MalformedNd),
+    ] {
+        assert_drop(&lab.port(CITY, &probe(dst, &options)), reason);
+    }
+}
+
+#[test]
+fn what_others_provoke_does_not_use_up_a_workloads_own_errors() {
+    let mut lab = Lab::new();
+    let from_afar = labelled(16, true, 64, &ttl(udp("10.20.12.7", "10.20.11.2", 1), 1));
+    let answered = |verdict| matches!(verdict, Verdict::Reply(ReplyTo::Underlay(_)));
+    let errors = (0..1000).filter(|_| answered(lab.underlay(&from_afar).verdict)).count();
+    assert!((50..500).contains(&errors), "{errors}");
+    assert_drop(&lab.underlay(&from_afar), DropReason::ReplyLimited);
+    let large = df(udp("10.20.11.2", "10.20.13.7", 1400));
+    assert_eq!(lab.port(CITY, &large).verdict, TO_CITY, "it must hear how much fits");
 }
 
 #[test]
