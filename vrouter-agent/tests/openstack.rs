@@ -309,25 +309,51 @@ fn nobody_joins_a_tenants_instance_but_by_the_api_that_made_it() {
     let mut node = Node::new();
     attach(&mut node, 1, json!({ "readvertise": { "from_rt": ["64512:8"], "to_rt": ["64512:9"] } }));
     node.links.insert("vr9".into());
-    let stranger = |kind, name: &str| {
-        let key = agent_api::PortKey { container: "c".into(), interface: "eth0".into() };
+    let named = |container: &str, kind, name: &str| {
+        let key = agent_api::PortKey { container: container.into(), interface: "eth0".into() };
         let mut port = AttachPort::new(key, kind, "vr9".into(), vrouter_types::MacAddr([2, 0, 0, 0, 0, 9]));
         port.namespace = Some("city-x".into());
         port.addresses = vec!["10.0.0.9".parse().unwrap()];
         port.vrf = Some(name.into());
         port
     };
+    let stranger = |kind, name: &str| named("c", kind, name);
     for kind in [agent_api::PortKind::Pod, agent_api::PortKind::Tap] {
         for name in ["red", "(red, through tap1)"] {
             assert!(node.overlay.vrf_by_name(name).is_some(), "{name}");
-            let error = node.attach(stranger(kind, name)).unwrap_err();
-            assert_eq!(error.kind, ErrorKind::NotAdmitted, "{error}");
+            for container in ["c", "openstack"] {
+                let error = node.attach(named(container, kind, name)).unwrap_err();
+                assert_eq!(error.kind, ErrorKind::NotAdmitted, "{error}");
+            }
         }
         let error = node.attach(stranger(kind, "blue")).unwrap_err();
         assert!(error.message.contains("city") && !error.message.contains("red"), "{error}");
     }
     assert_eq!(node.overlay.ports().count(), 1);
     node.attach(stranger(agent_api::PortKind::Pod, "city")).unwrap();
+}
+
+#[test]
+fn a_pod_whose_vrf_has_gone_does_not_join_the_instance_that_got_its_name() {
+    let mut node = Node::new();
+    let request = common::pod(&mut node, "a", "city-x");
+    node.attach(request).unwrap();
+    let without = CONFIG.replace("name = \"city\"", "name = \"town\"");
+    let mut node = node.restart(&without, "boot-1");
+    assert_eq!(node.overlay.ports().count(), 0, "nobody serves it");
+    attach(&mut node, 1, json!({ "vpn_instance_id": "city" }));
+    let mut node = node.restart(&without, "boot-1");
+    let city = vrf(&node, "city");
+    let names: Vec<_> = node.overlay.ports().map(|port| port.saved.request.key.container.clone()).collect();
+    assert_eq!(names, ["openstack"], "its pod has nothing to do with this tenant");
+    assert_eq!(way(&node.overlay, city, "10.20.11.2/32"), "nowhere");
+    assert!(
+        node.overlay.problems().iter().any(|it| it.contains("OpenStack's now")),
+        "{:?}",
+        node.overlay.problems()
+    );
+    node.reload(CONFIG).unwrap();
+    assert_eq!(node.overlay.ports().count(), 2, "the operator has put the VRF back");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use agent_api::{ApiError, AttachPort, ErrorKind, PortKind};
+use agent_api::{ApiError, AttachPort, ErrorKind, PortKey, PortKind};
 use dataplane_core::Gateway;
 use vrouter_types::{Prefix, VrfId};
 
@@ -51,6 +51,22 @@ impl Overlay {
                 ))
             }
         }
+    }
+
+    /// Whether the port may be attached by whoever asks: those that OpenStack's APIs make are theirs alone. The name is
+    /// all that tells them apart, so nobody else may use it.
+    pub(super) fn check_maker(&self, request: &AttachPort) -> Result<(), ApiError> {
+        if request.key.container != CONTAINER {
+            return Ok(());
+        }
+        let message = format!("a port of container {CONTAINER:?} is OpenStack's, and made by its APIs alone");
+        Err(ApiError::new(ErrorKind::NotAdmitted, message))
+    }
+
+    /// Whether a port may come back to this VRF: an instance of OpenStack may have got the name that a VRF of the
+    /// operator's had, and is another tenant's.
+    pub(super) fn may_return(&self, key: &PortKey, vrf: VrfId) -> bool {
+        key.container == CONTAINER || self.vrf(vrf).is_some_and(|vrf| self.is_operators(vrf))
     }
 
     fn is_operators(&self, vrf: &Vrf) -> bool {

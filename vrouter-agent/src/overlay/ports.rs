@@ -22,6 +22,7 @@ impl Overlay {
 
     fn try_attach(&mut self, call: CallId, request: AttachPort) -> Result<Vec<Effect>, ApiError> {
         self.check_request(&request)?;
+        self.check_maker(&request)?;
         let vrf = self.choose_vrf(&request)?;
         if let Some(port) = self.port_by_key(&request.key) {
             if port.saved.request == request && port.vrf == vrf {

@@ -17,7 +17,7 @@ use vrouter_types::{PortId, Prefix, VpnPrefix, VrfId};
 
 use super::{Overlay, Vrf};
 use crate::config::{BgpConfig, Config, NeighborConfig, PeerAddress, VrfConfig};
-use crate::event::{Answer, CallId, Effect, VrfRoute};
+use crate::event::{Answer, CallId, Effect, SavedPort, VrfRoute};
 use crate::openstack::ledger::Touched;
 
 /// More are not named in a refusal.
@@ -155,7 +155,7 @@ impl Overlay {
         vrfs.append(&mut old);
         self.vrfs = vrfs;
         self.reopen(&open_changed);
-        self.adopt(&open_changed);
+        self.adopt(&new.vrfs);
         again
     }
 
@@ -168,10 +168,9 @@ impl Overlay {
     }
 
     /// Ports on disk that nobody served for want of these VRFs wait for their interfaces now.
-    fn adopt(&mut self, vrfs: &[VrfId]) {
-        let names: Vec<String> =
-            vrfs.iter().filter_map(|id| Some(self.vrf(*id)?.config.name.clone())).collect();
-        let missed = self.orphans.iter().filter(|(_, (saved, _))| names.contains(&saved.vrf));
+    fn adopt(&mut self, vrfs: &[VrfConfig]) {
+        let is_there = |saved: &SavedPort| vrfs.iter().any(|vrf| vrf.name == saved.vrf);
+        let missed = self.orphans.iter().filter(|(_, (saved, _))| is_there(saved));
         let keys: Vec<_> = missed.map(|(key, _)| key.clone()).collect();
         for key in keys {
             if let Some((saved, _)) = self.orphans.remove(&key) {

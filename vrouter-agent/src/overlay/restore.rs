@@ -68,6 +68,10 @@ impl Overlay {
             let why = format!("VRF {:?} is not configured any more", saved.vrf);
             return self.orphan(saved, why);
         };
+        if !self.may_return(&key, vrf) {
+            let why = format!("VRF {:?} is OpenStack's now, and was the configuration's then", saved.vrf);
+            return self.orphan(saved, why);
+        }
         let taken = self.ports.contains_key(&id) || self.keys.contains_key(&key);
         let wanted = prefixes(&saved);
         let has = |port: &&Port| port.vrf == vrf && port.prefixes().any(|prefix| wanted.contains(&prefix));
