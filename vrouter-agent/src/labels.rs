@@ -42,6 +42,8 @@ pub struct LabelPool {
     cursor: u32,
     /// Up to here, exclusively and cyclically, the disk knows that labels may have been given.
     reserved: u32,
+    /// The disk does not know of labels that were given.
+    is_uncovered: bool,
     labels: BTreeMap<Label, LabelUse>,
 }
 
@@ -55,7 +57,7 @@ impl LabelPool {
     /// Up to this label, resting this long.
     pub fn with(last: Label, rest_millis: u64) -> LabelPool {
         let (last, rest) = (last.value().max(FIRST), rest_millis);
-        LabelPool { last, rest, cursor: FIRST, reserved: FIRST, labels: BTreeMap::new() }
+        LabelPool { last, rest, cursor: FIRST, reserved: FIRST, is_uncovered: false, labels: BTreeMap::new() }
     }
 
     /// Goes on where a former run may have got to.
@@ -81,8 +83,7 @@ impl LabelPool {
         for _ in 0..size {
             let candidate = self.cursor;
             if candidate == self.reserved {
-                self.reserved = self.ahead(BLOCK.min(size - 1));
-                save = Label::new(self.reserved).ok();
+                save = self.reserve();
             }
             self.cursor = self.ahead(1);
             // The ends of the range fit twenty bits.
@@ -99,11 +100,26 @@ impl LabelPool {
     /// The cursor that was to be durable is not: the next label asks again.
     pub fn not_saved(&mut self) {
         self.reserved = self.cursor;
+        self.is_uncovered = true;
     }
 
-    /// The label is withdrawn: it rests from now on.
-    pub fn release(&mut self, label: Label, now: Millis) {
-        if let Some(LabelUse::InUse(_)) = self.labels.get(&label) {
+    /// The cursor that must be durable before labels that were given already are used; `None`: it is.
+    pub fn cover(&mut self) -> Option<Label> {
+        if !self.is_uncovered {
+            return None;
+        }
+        self.reserve()
+    }
+
+    fn reserve(&mut self) -> Option<Label> {
+        self.reserved = self.ahead(BLOCK.min(self.last - FIRST));
+        self.is_uncovered = false;
+        Label::new(self.reserved).ok()
+    }
+
+    /// The port's label is withdrawn: it rests from now on. Another port's does not.
+    pub fn release(&mut self, label: Label, port: PortId, now: Millis) {
+        if self.labels.get(&label) == Some(&LabelUse::InUse(port)) {
             self.labels.insert(label, LabelUse::Resting(Millis(now.0.saturating_add(self.rest))));
         }
     }
@@ -172,7 +188,9 @@ mod tests {
     fn a_released_label_rests_and_is_the_last_to_come_back() {
         let mut pool = small();
         let (first, _) = pool.allocate(PortId(0)).unwrap();
-        pool.release(first, Millis(0));
+        pool.release(first, PortId(9), Millis(0));
+        assert_eq!(pool.port(first), Some(PortId(0)), "it is not the other's to give back");
+        pool.release(first, PortId(0), Millis(0));
         for port in 1..4 {
             assert_ne!(pool.allocate(PortId(port)).unwrap().0, first);
         }
@@ -207,6 +225,10 @@ mod tests {
         pool.not_saved();
         assert_eq!(pool.allocate(PortId(1)), Ok((label(17), Some(label(17 + 64)))));
         assert_eq!(pool.allocate(PortId(2)), Ok((label(18), None)));
+        assert_eq!(pool.cover(), None);
+        pool.not_saved();
+        assert_eq!(pool.cover(), Some(label(19 + 64)), "also without a next one");
+        assert_eq!(pool.cover(), None);
     }
 
     #[test]

@@ -376,6 +376,7 @@ impl Overlay {
             unforgotten.map(|(port, key)| Effect::ForgetPort { port, key }).collect();
         let unsaved = self.take_unsaved();
         if !unsaved.is_empty() {
+            effects.extend(self.labels.cover().map(|cursor| Effect::SaveLabels { cursor }));
             effects.push(Effect::SaveAll(unsaved));
         }
         if self.underlay_failure.take().is_some() {

@@ -518,6 +518,23 @@ fn asking_again_and_again_while_the_disk_is_full_makes_nothing_grow() {
 }
 
 #[test]
+fn no_machine_is_known_by_a_label_that_the_disk_does_not_know_of() {
+    let mut node = Node::new();
+    node.links.insert("tap1".into());
+    node.fail = Some(|effect| matches!(effect, Effect::SaveLabels { .. }));
+    attach_fails(&mut node, json!({}));
+    assert!(node.advertised.is_empty() && node.open.is_empty() && node.disk.is_empty(), "nothing of it");
+    pass(&mut node, 10_000);
+    assert!(node.advertised.is_empty() && node.disk.is_empty(), "however often it is tried");
+    node.fail = None;
+    pass(&mut node, 120_000);
+    pass(&mut node, 120_000);
+    let label = node.overlay.port(port(&node, 1)).unwrap().saved.label;
+    assert!(node.cursor.is_some_and(|cursor| cursor > label), "{:?} {label}", node.cursor);
+    assert_eq!((node.advertised.len(), node.disk.len()), (1, 1));
+}
+
+#[test]
 fn what_is_tried_again_never_takes_the_place_of_what_was_written_since() {
     let mut node = Node::new();
     attach(&mut node, 1, json!({}));

@@ -56,16 +56,15 @@ impl Overlay {
             }
             // The file is read again later, and the port is gone by then.
             Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
-            Effect::SaveAll(writes) => {
-                let unforgotten = writes.iter().filter_map(|write| match write {
-                    crate::openstack::Write::ForgetPort(port, key) => Some((*port, key.clone())),
-                    _ => None,
-                });
-                self.unforgotten.extend(unforgotten);
-                return self.not_saved(writes.clone(), &error, undone);
-            }
+            Effect::SaveAll(writes) => return self.not_saved(writes.clone(), &error, undone),
             Effect::OpenPorts(_) => return undone,
-            Effect::SaveLabels { .. } => self.labels.not_saved(),
+            Effect::SaveLabels { .. } => {
+                self.labels.not_saved();
+                if let [Effect::SaveAll(writes), rest @ ..] = undone.as_slice() {
+                    // No port is to be known by a label of which the disk does not know.
+                    return self.not_saved(writes.clone(), &error, rest.to_vec());
+                }
+            }
             Effect::OpenPort { .. } | Effect::SavePort(_) | Effect::Originate(_) => {}
         }
         if let (Effect::SavePort(saved), Some((call, was))) = (&failed, self.changing.take())

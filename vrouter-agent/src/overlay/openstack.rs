@@ -83,7 +83,8 @@ impl Overlay {
             effects.push(Effect::PublishFib { soon: false });
         }
         effects.extend(closes);
-        effects.extend(course.cursor.map(|cursor| Effect::SaveLabels { cursor }));
+        let cursor = course.cursor.or_else(|| self.labels.cover());
+        effects.extend(cursor.map(|cursor| Effect::SaveLabels { cursor }));
         if !course.writes.is_empty() {
             effects.push(Effect::SaveAll(course.writes));
         }
@@ -128,6 +129,11 @@ impl Overlay {
         error: &ApiError,
         undone: Vec<Effect>,
     ) -> Vec<Effect> {
+        let unforgotten = writes.iter().filter_map(|write| match write {
+            Write::ForgetPort(port, key) => Some((*port, key.clone())),
+            _ => None,
+        });
+        self.unforgotten.extend(unforgotten);
         self.keep_unsaved(writes);
         let refuse = |effect| match effect {
             Effect::OpenPorts(underway) => {

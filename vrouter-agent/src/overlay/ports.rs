@@ -153,7 +153,7 @@ impl Overlay {
         let mut effects: Vec<Effect> = unforgotten.map(|(port, _)| forget(*port)).collect();
         self.unforgotten.retain(|_, gone| gone != key);
         if let Some((saved, _)) = self.orphans.remove(key) {
-            self.labels.release(saved.label, self.now);
+            self.labels.release(saved.label, saved.port, self.now);
             effects.push(forget(saved.port));
         }
         let Some(id) = self.keys.get(key).copied() else { return effects };
@@ -170,7 +170,7 @@ impl Overlay {
                 vrf.pool.release(*address, self.now);
             });
         }
-        self.labels.release(port.saved.label, self.now);
+        self.labels.release(port.saved.label, id, self.now);
         effects.push(forget(id));
         effects
     }
