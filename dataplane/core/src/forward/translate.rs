@@ -78,20 +78,32 @@ pub(super) fn translate(frame: &mut Frame<'_>, packet: &mut Packet, new: NewEnd)
     } else {
         set_port(bytes, packet, packet.l4, new)
     };
-    let Some(at) = sum_at(packet.protocol) else { return };
-    let with_pseudo_header = packet.protocol != ICMP;
-    let change = if with_pseudo_header { addresses.and(content) } else { content };
-    let Some(field) = bytes.get_mut(packet.l4 + at..packet.l4 + at + 2) else { return };
-    let sum = u16::from_be_bytes([field[0], field[1]]);
+    let Some((field, sum)) = sum_of(bytes, packet, 0) else { return };
     let sum = match packet.protocol {
         // It covers the pseudo header only, so far, and is not complemented.
         _ if partial => fold(u32::from(sum) + addresses.0),
-        // None (RFC 768).
-        UDP if sum == 0 => 0,
-        UDP | UDP_LITE => Some(change.correct(sum)).filter(|sum| *sum != 0).unwrap_or(0xffff),
-        _ => change.correct(sum),
+        _ => corrected(packet.protocol, sum, addresses, content),
     };
     field.copy_from_slice(&sum.to_be_bytes());
+}
+
+/// The transport's checksum, and where it is; `base` is where the IP header begins.
+fn sum_of<'b>(bytes: &'b mut [u8], packet: &Packet, base: usize) -> Option<(&'b mut [u8], u16)> {
+    let at = base + packet.l4 + sum_at(packet.protocol)?;
+    let field = bytes.get_mut(at..at + 2)?;
+    let sum = u16::from_be_bytes([field[0], field[1]]);
+    Some((field, sum))
+}
+
+/// A transport's checksum after addresses and what it covers itself have changed.
+fn corrected(protocol: u8, sum: u16, addresses: Delta, content: Delta) -> u16 {
+    match protocol {
+        // None (RFC 768).
+        UDP if sum == 0 => 0,
+        UDP | UDP_LITE => Some(addresses.and(content).correct(sum)).filter(|sum| *sum != 0).unwrap_or(0xffff),
+        ICMP => content.correct(sum),
+        _ => addresses.and(content).correct(sum),
+    }
 }
 
 /// Sets an address of the IP header at `base`, and its checksum. What has changed, for sums that cover the address.
@@ -142,13 +154,20 @@ fn set_quoted(bytes: &mut [u8], base: usize, new: NewEnd) -> Delta {
     if was == new.address {
         return nothing;
     }
-    // The header's checksum makes up for the address, so that over IPv4 nothing changes under the error's own.
     let Some(addresses) = set_address(bytes, base, about.is_v4(), quoted) else { return nothing };
-    let addresses = if about.is_v4() { nothing } else { addresses };
-    match about.fragment {
-        Fragment::Later(_) => addresses,
-        _ => addresses.and(set_port(bytes, &about, base + about.l4, quoted)),
+    // The header's checksum makes up for the address, so that over IPv4 nothing changes under the error's own.
+    let header = if about.is_v4() { nothing } else { addresses };
+    if matches!(about.fragment, Fragment::Later(_)) {
+        return header;
     }
+    let content = set_port(bytes, &about, base + about.l4, quoted);
+    // Whoever sent the packet may know it by its checksum, where the error quotes so much.
+    let mut change = header.and(content);
+    if let Some((field, sum)) = sum_of(bytes, &about, base) {
+        let sum = corrected(about.protocol, sum, addresses, content);
+        change.replace(field, 0, &sum.to_be_bytes());
+    }
+    change
 }
 
 /// Where a protocol has a checksum that covers its ports or the addresses.

@@ -17,3 +17,4 @@ mod remembered;
 mod replies;
 mod superframes;
 mod tracing;
+mod translated;
