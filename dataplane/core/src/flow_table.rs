@@ -287,7 +287,8 @@ impl FlowTable {
         if store.find_target(&key, self.key, now_ms).is_some() {
             return Ok(());
         }
-        if store.share(flow.tuple.port).slots() >= self.limits.per_port && !self.sweep(now_ms) {
+        let is_spent = || store.share(flow.tuple.port).slots() >= self.limits.per_port;
+        if is_spent() && (!self.sweep(now_ms) || is_spent()) {
             return Err(DropReason::FlowLimitPort);
         }
         let claim = store.claim(&key, self.key, now_ms).ok_or(DropReason::FlowTableFull)?;

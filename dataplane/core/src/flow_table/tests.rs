@@ -137,6 +137,30 @@ fn a_flood_is_refused_and_costs_no_old_flow() {
 }
 
 #[test]
+fn fragments_count_among_a_ports_share_and_stay_within_it() {
+    let table = table(FlowLimits { per_port: 10, ..limits(512) });
+    let flow = plain(&table, tuple(1, UDP, 1), 0).unwrap();
+    let first = crate::testing::udp("10.0.0.1", "10.9.9.9", 8);
+    let packet = crate::packet::Packet::parse(&first).unwrap();
+    let mut refused = 0;
+    for id in 0..200 {
+        // A sweep is due each time, and finds nothing: all of them are new.
+        let now = u64::from(id) * 20;
+        let datagram = Datagram::of(PortId(1), &packet, id);
+        match table.begin_fragment(&datagram, &flow, now) {
+            Ok(()) => assert!(table.find_fragment(&datagram, now).is_some()),
+            Err(reason) => {
+                assert_eq!(reason, DropReason::FlowLimitPort);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((refused, table.usage(4000).slots), (191, 10));
+    let later = Datagram::of(PortId(1), &packet, 777);
+    assert_eq!(table.begin_fragment(&later, &flow, 9_000), Ok(()), "they are over");
+}
+
+#[test]
 fn a_connection_lives_as_long_as_its_state_says() {
     let table = table(limits(64));
     let begin = || plain(&table, tuple(1, TCP, 1), 0).unwrap();
