@@ -161,7 +161,7 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Route::Tunnel(hops) => {
                 let (hop, tunnel) = self.key().choose(self.fib, hops, flow).ok_or(DropReason::NoTunnel)?;
                 self.steps.note(|| {
-                    let among = if hops.len() > 1 { "the flow's way" } else { "the way" };
+                    let among = if hops.len() > 1 { "one flow's way" } else { "the way" };
                     format!("{among} is {} over {}, label {}", tunnel.remote, tunnel.encap, hop.label)
                 });
                 Ok(Place::Tunnel(hop))

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use vrouter_types::VrfId;
+use vrouter_types::{MacAddr, VrfId};
 
 use crate::checksum;
 use crate::fib::{Fib, Port, Route};
@@ -61,7 +61,7 @@ pub fn trace(fib: &Fib, vrf: VrfId, src: IpAddr, dst: IpAddr) -> Trace {
         return refuse(format!("there is no VRF {vrf}"), "dropped: unknown-vrf");
     }
     if let Some(port) = port_with(fib, vrf, src) {
-        return run_from_port(fib, port, bytes);
+        return run_from_port(fib, port, mac_with(port, src), bytes);
     }
     match (port_with(fib, vrf, dst), remote(fib, vrf, src)) {
         (Some(port), Some(outer)) => run_from_underlay(fib, port, outer, bytes),
@@ -69,9 +69,9 @@ pub fn trace(fib: &Fib, vrf: VrfId, src: IpAddr, dst: IpAddr) -> Trace {
     }
 }
 
-fn run_from_port(fib: &Fib, port: &Port, bytes: Vec<u8>) -> Trace {
+fn run_from_port(fib: &Fib, port: &Port, mac: MacAddr, bytes: Vec<u8>) -> Trace {
     let ethertype = if bytes[0] >> 4 == 4 { [0x08, 0x00] } else { [0x86, 0xdd] };
-    let mut frame = [&fib.gateway.mac.0[..], &port.mac.0, &ethertype, &bytes].concat();
+    let mut frame = [&fib.gateway.mac.0[..], &mac.0, &ethertype, &bytes].concat();
     run(fib, |pipeline| pipeline.port_frame(port.id, &mut Frame::new(&mut frame, VnetHeader::NONE)))
 }
 
@@ -122,6 +122,12 @@ fn to_tunnel(fib: &Fib, push: Push) -> String {
 fn port_with(fib: &Fib, vrf: VrfId, addr: IpAddr) -> Option<&Port> {
     let mut ports = fib.ports.iter().flatten().map(|port| &**port).filter(|port| port.vrf == vrf);
     ports.clone().find(|port| port.addresses.contains(&addr)).or_else(|| ports.find(|port| port.has(addr)))
+}
+
+/// The MAC address that the workload may send with from this address.
+fn mac_with(port: &Port, src: IpAddr) -> MacAddr {
+    let further = port.allowed.iter().filter_map(|(_, only)| *only);
+    std::iter::once(port.mac).chain(further).find(|mac| port.may_send(src, *mac)).unwrap_or(port.mac)
 }
 
 /// The tunnel from which a packet of `src` would come.

@@ -1,9 +1,9 @@
 //! `trace` tells what the pipeline does.
 
 use dataplane_core::trace::{Trace, trace};
-use vrouter_types::VrfId;
+use vrouter_types::{MacAddr, VrfId};
 
-use crate::lab::fib;
+use crate::lab::{CITY, fib};
 
 fn run(vrf: u32, src: &str, dst: &str) -> Trace {
     trace(&fib(), VrfId(vrf), src.parse().unwrap(), dst.parse().unwrap())
@@ -44,6 +44,24 @@ fn verdicts_read_well() {
     assert!(lost.verdict.starts_with("dropped: no-route: ") && !lost.forwarded, "{}", lost.verdict);
     assert!(lost.verdict.ends_with("An ICMP error goes to port 1."), "{}", lost.verdict);
     assert_eq!(lost.steps.last().unwrap(), "10.20.11.2 hears of it: network unreachable");
+}
+
+#[test]
+fn a_trace_sends_with_the_mac_that_its_source_was_allowed_with() {
+    let mut fib = fib();
+    let mut port = fib.port(CITY).unwrap().clone();
+    port.allowed.push(("10.20.30.1/32".parse().unwrap(), Some(MacAddr([0, 0, 0x5e, 0, 1, 9]))));
+    fib.insert_port(port.into());
+    let [src, dst] = ["10.20.30.1", "10.20.12.7"].map(|address| address.parse().unwrap());
+    assert_eq!(trace(&fib, VrfId(0), src, dst).verdict, "to 192.0.2.1 label 100 over mpls-over-udp");
+}
+
+#[test]
+fn a_trace_over_several_ways_says_that_its_own_is_one_of_them() {
+    let trace = run(0, "10.20.11.2", "10.20.14.7");
+    let steps = trace.steps.join("\n");
+    assert!(steps.contains("leads through 2 tunnels of equal cost\none flow's way is 192.0.2."), "{steps}");
+    assert!(trace.forwarded);
 }
 
 #[test]
