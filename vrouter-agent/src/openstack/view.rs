@@ -1,9 +1,10 @@
 //! What OpenStack has said and what came of it, as people and programs read it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_api::{AttachmentStatus, InstanceStatus, OpenStack, PlugStatus, TapStatus};
 use serde_json::{Value, json};
+use vrouter_types::Label;
 
 use super::port_api::PortCall;
 use super::port_api::{Operational, PortReply, port_view, vm_config};
@@ -13,13 +14,19 @@ use crate::overlay::{Overlay, Port, PortState};
 /// `show openstack`.
 pub fn openstack(overlay: &Overlay) -> OpenStack {
     let ledger = overlay.ledger();
+    // Thousands of instances with thousands of attachments: each is looked at once.
+    let mut attached: BTreeMap<&str, usize> = BTreeMap::new();
+    ledger.attachments().for_each(|(_, it)| *attached.entry(&it.instance).or_default() += 1);
+    let rds: BTreeMap<&str, _> =
+        overlay.vrfs().iter().map(|vrf| (vrf.config.name.as_str(), vrf.config.rd)).collect();
+    let configured: BTreeSet<&str> = overlay.config().vrfs.iter().map(|vrf| vrf.name.as_str()).collect();
     let instances = ledger.instances().map(|instance| InstanceStatus {
         name: instance.id.clone(),
-        rd: overlay.vrf_by_name(&instance.id).map(|vrf| vrf.config.rd),
+        rd: rds.get(instance.id.as_str()).copied(),
         import: instance.import.clone(),
         export: instance.export.clone(),
-        attachments: ledger.attachments().filter(|(_, it)| it.instance == instance.id).count(),
-        configured: overlay.config().vrfs.iter().any(|vrf| vrf.name == instance.id),
+        attachments: attached.get(instance.id.as_str()).copied().unwrap_or_default(),
+        configured: configured.contains(instance.id.as_str()),
         description: instance.description.clone(),
     });
     let waiting: BTreeMap<&str, &str> = overlay.waiting().collect();
@@ -30,14 +37,21 @@ pub fn openstack(overlay: &Overlay) -> OpenStack {
     }
 }
 
-fn tap_status(overlay: &Overlay, waiting: &BTreeMap<&str, &str>, tap: &str) -> TapStatus {
-    let ledger = overlay.ledger();
+/// How a tap stands.
+fn standing(overlay: &Overlay, waiting: &BTreeMap<&str, &str>, tap: &str) -> (String, Option<Label>) {
     let port = overlay.port_by_key(&Ledger::port_key(tap));
     let state = match port.map(|port| &port.state) {
         Some(PortState::Up) => "up".to_owned(),
         Some(PortState::Waiting(why)) => why.clone(),
         None => waiting.get(tap).map_or_else(|| "unknown".to_owned(), |why| (*why).to_owned()),
     };
+    (state, port.map(|port| port.saved.label))
+}
+
+fn tap_status(overlay: &Overlay, waiting: &BTreeMap<&str, &str>, tap: &str) -> TapStatus {
+    let ledger = overlay.ledger();
+    let port = overlay.port_by_key(&Ledger::port_key(tap));
+    let (state, label) = standing(overlay, waiting, tap);
     let plug = ledger.plug_of(tap);
     let attachments = ledger.attachments_of(tap);
     TapStatus {
@@ -45,7 +59,7 @@ fn tap_status(overlay: &Overlay, waiting: &BTreeMap<&str, &str>, tap: &str) -> T
         state,
         port: port.map(|port| port.saved.port),
         vrf: port.map(|port| port.saved.vrf.clone()),
-        label: port.map(|port| port.saved.label),
+        label,
         mac: plug.map(|plug| plug.mac).or(attachments.first().map(|(_, first)| first.mac)),
         addresses: port.map(|port| port.saved.addresses.clone()).unwrap_or_default(),
         plug: plug.map(|plug| PlugStatus {
@@ -79,8 +93,11 @@ fn direction(direction: Direction) -> &'static str {
 /// `GET /attachments`: every attachment in the words of the attach, and how it stands.
 pub fn attachments(overlay: &Overlay) -> Value {
     let waiting: BTreeMap<&str, &str> = overlay.waiting().collect();
-    let one = |(tap, it): (&str, &Attachment)| {
-        let status = tap_status(overlay, &waiting, tap);
+    // Behind one tap there may be thousands.
+    let mut standings: BTreeMap<&str, (String, Option<Label>)> = BTreeMap::new();
+    let one = |(tap, it)| {
+        let it: &Attachment = it;
+        let (state, label) = standings.entry(tap).or_insert_with(|| standing(overlay, &waiting, tap));
         json!({
             "vpn_instance_id": it.instance,
             "vpn_type": "ipvpn",
@@ -98,8 +115,8 @@ pub fn attachments(overlay: &Overlay) -> Value {
             "instance_description": overlay.ledger().instance(&it.instance).and_then(|it| it.description.clone()),
             "description": it.description,
             "interface": tap,
-            "label": status.label,
-            "state": status.state,
+            "label": label,
+            "state": state,
         })
     };
     json!({ "attachments": overlay.ledger().attachments().map(one).collect::<Vec<_>>() })
