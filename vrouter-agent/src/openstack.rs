@@ -93,6 +93,10 @@ pub enum Write {
     Instance(Box<Instance>),
     /// It goes.
     ForgetInstance(u16),
+    /// `/syncports` awaits this port, whose file had this time.
+    Awaited(Uuid, String),
+    /// No longer.
+    ForgetAwaited(Uuid),
 }
 
 impl Write {
@@ -106,6 +110,7 @@ impl Write {
             Write::Attachment(number, _) | Write::ForgetAttachment(number) => (2, (*number).into()),
             Write::Instance(instance) => (3, instance.number.into()),
             Write::ForgetInstance(number) => (3, (*number).into()),
+            Write::Awaited(id, _) | Write::ForgetAwaited(id) => (4, id.0),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use vrouter_agent::event::{CallId, Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute};
 use vrouter_agent::fib_build::FibBuilder;
 use vrouter_agent::openstack::plug::{Plug, Source};
-use vrouter_agent::openstack::{Attachment, Change, Detachment, Uuid};
+use vrouter_agent::openstack::{Attachment, Change, Detachment, Uuid, view};
 use vrouter_agent::overlay::Overlay;
 use vrouter_types::{EncapSet, Label, PortId, VrfId};
 
@@ -654,6 +654,82 @@ fn machines_of_two_tenants_that_are_only_sent_packets_may_have_one_address() {
         "target:64512:8",
         "the other stays"
     );
+}
+
+#[test]
+fn what_syncports_awaits_is_awaited_after_a_restart_too() {
+    let text = CONFIG.replacen(
+        "name = \"city\"",
+        &format!("name = \"city\"\nopenstack-networks = [\"{NETWORK}\"]"),
+        1,
+    );
+    let mut node = Node::with(&text);
+    let taps = [1, 2, 3, 4].map(|n| format!("tap{n}"));
+    node.links.extend(taps);
+    let at = |n: u8, time: &str| Plug { time: time.into(), ..plug(n) };
+    node.openstack(Change::Plug((1..=4).map(|n| at(n, "before")).collect())).unwrap();
+    node.openstack(Change::Plug(vec![at(1, "again, and nothing else is new")])).unwrap();
+    node.openstack(Change::Sync).unwrap();
+    node.openstack(Change::Plug(vec![at(2, "after")])).unwrap();
+    let mut node = node.restart(&text, "boot-1");
+    // One whose client found no agent has left its file alone, and was told that this is enough.
+    let mut plugs = node.plugs.clone();
+    plugs.insert(plug(3).id, at(3, "while nobody was there"));
+    node.plugs = plugs;
+    let mut node = node.restart(&text, "boot-1");
+    assert_eq!(node.overlay.ports().count(), 4);
+    pass(&mut node, 59_000);
+    assert_eq!(node.overlay.ports().count(), 4, "they have time to be plugged again");
+    pass(&mut node, 1_000);
+    let names: Vec<_> = node.overlay.ports().map(|port| port.saved.request.host_interface.clone()).collect();
+    assert_eq!(names, ["tap2", "tap3"], "the others are gone as they would be without a restart");
+    assert_eq!((node.awaited.len(), node.plugs.len()), (0, 2), "nothing is left behind");
+    let mut node = node.restart(&text, "boot-1");
+    pass(&mut node, 120_000);
+    assert_eq!(node.overlay.ports().count(), 2);
+}
+
+#[test]
+fn nothing_goes_for_a_syncports_that_was_refused() {
+    let mut node = Node::new();
+    node.openstack(Change::Plug(vec![plug(1)])).unwrap();
+    node.fail = Some(|effect| matches!(effect, Effect::SaveAll(_)));
+    node.openstack(Change::Sync).unwrap_err();
+    node.fail = None;
+    pass(&mut node, 120_000);
+    pass(&mut node, 120_000);
+    assert_eq!((node.plugs.len(), node.awaited.len()), (1, 0));
+}
+
+#[test]
+fn ten_thousand_prefixes_behind_one_tap_and_a_thousand_instances_are_shown_in_one_go() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({}));
+    for n in 0..10_000_u32 {
+        let [_, _, high, low] = n.to_be_bytes();
+        let subnet =
+            json!({ "ip_address": format!("172.{}.{}.0/24", 16 + high, low), "advertise_subnet": true });
+        node.attachments.insert(n + 1, attachment(1, subnet));
+    }
+    for n in 0..1_000_u32 {
+        let other = json!({
+            "vpn_instance_id": format!("v{n}"), "direction": "to-port", "mac_address": "02:00:00:00:00:02",
+            "local_port": { "linuxif": "tap2" }
+        });
+        node.attachments.insert(20_000 + n, attachment(2, other));
+    }
+    let node = node.restart(CONFIG, "boot-1");
+    let listed = view::attachments(&node.overlay);
+    let listed = listed["attachments"].as_array().unwrap();
+    assert_eq!(listed.len(), 11_001);
+    let label = node.overlay.port(port(&node, 1)).unwrap().saved.label;
+    let of_tap1 = listed.iter().filter(|it| it["label"] == json!(label) && it["state"] == "up").count();
+    assert_eq!(of_tap1, 10_001);
+    let shown = view::openstack(&node.overlay);
+    let red = shown.instances.iter().find(|it| it.name == "red").unwrap();
+    assert_eq!((shown.instances.len(), red.attachments, red.configured), (1_001, 10_001, false));
+    assert_eq!(red.rd, node.overlay.vrf_by_name("red").map(|vrf| vrf.config.rd));
+    assert_eq!(shown.taps.iter().map(|tap| tap.attachments.len()).collect::<Vec<_>>(), [10_001, 1_000]);
 }
 
 #[test]

@@ -3,10 +3,12 @@
 mod compose;
 mod index;
 mod restore;
+mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use compose::NOWHERE;
+pub use sync::STALE_MILLIS;
 
 use agent_api::{ApiError, ErrorKind};
 use serde::{Deserialize, Serialize};
@@ -16,8 +18,6 @@ use super::attachment::AttachmentKey;
 use super::{Attachment, Change, Detachment, LIMITS, Plug, PlugKind, Uuid, Write};
 use crate::event::Millis;
 
-/// What is not plugged again so long after `/syncports` goes. The incumbent's `stale_interface_cleanup_timeout`.
-pub const STALE_MILLIS: u64 = 60_000;
 /// Numbers of route distinguishers for instances: the operator's own VRFs count from 1 up, ports from 61440.
 const INSTANCE_RDS: std::ops::Range<u16> = 32_768..32_768 + INSTANCES;
 /// So many; as many behind them are for those that the operator has taken.
@@ -54,6 +54,9 @@ pub struct Records {
     /// Files of the incumbent's directory that are none of a port, or of another one, and why.
     #[serde(default)]
     pub skipped: Vec<(String, String)>,
+    /// Ports that `/syncports` awaits, with the time in their files when it was called.
+    #[serde(default)]
+    pub awaited: Vec<(Uuid, String)>,
 }
 
 /// What a change touches.
@@ -85,9 +88,7 @@ pub struct Ledger {
     plugs_by_mac: BTreeMap<MacAddr, BTreeSet<Uuid>>,
     attached_by_tap: BTreeMap<String, BTreeSet<AttachmentKey>>,
     attached_by_mac: BTreeMap<MacAddr, BTreeSet<AttachmentKey>>,
-    /// Plugs that `/syncports` waits for, and until when.
-    stale: BTreeSet<Uuid>,
-    stale_until: Option<Millis>,
+    awaited: sync::Awaited,
 }
 
 fn refuse(kind: ErrorKind, message: impl Into<String>) -> ApiError {
@@ -110,10 +111,7 @@ impl Ledger {
                 ids.into_iter().for_each(|id| self.unplug(id, &mut touched));
             }
             Change::Link { id, up } => self.link(id, up, &mut touched)?,
-            Change::Sync => {
-                self.stale = self.plugs.keys().copied().collect();
-                self.stale_until = Some(Millis(now.0.saturating_add(STALE_MILLIS)));
-            }
+            Change::Sync => self.sync(now, &mut touched),
             Change::Attach(attachments) => {
                 self.check_attachments(&attachments)?;
                 attachments.into_iter().for_each(|attachment| self.attach(attachment, &mut touched));
@@ -123,16 +121,6 @@ impl Ledger {
             }
         }
         Ok(touched)
-    }
-
-    /// What `/syncports` waited for and did not come.
-    pub fn tick(&mut self, now: Millis) -> Touched {
-        let mut touched = Touched::default();
-        if self.stale_until.is_some_and(|until| until <= now) {
-            self.stale_until = None;
-            std::mem::take(&mut self.stale).into_iter().for_each(|id| self.unplug(id, &mut touched));
-        }
-        touched
     }
 
     fn check_plugs(&self, plugs: &[Plug]) -> Result<(), ApiError> {
@@ -153,9 +141,12 @@ impl Ledger {
     }
 
     fn plug(&mut self, plug: Plug, touched: &mut Touched) {
-        self.stale.remove(&plug.id);
+        self.came(plug.id, touched);
         self.skipped.remove(&plug.id.to_string());
-        if self.plugs.get(&plug.id).is_none_or(|old| !old.says_the_same(&plug)) {
+        if let Some(known) = self.plugs.get_mut(&plug.id).filter(|known| known.says_the_same(&plug)) {
+            // Whoever said it last.
+            known.clone_from(&plug);
+        } else {
             self.touch_plug(plug.id, touched);
             self.take_plug(plug.id);
             let id = plug.id;
@@ -169,7 +160,7 @@ impl Ledger {
     fn unplug(&mut self, id: Uuid, touched: &mut Touched) {
         self.touch_plug(id, touched);
         self.take_plug(id);
-        self.stale.remove(&id);
+        self.came(id, touched);
         self.skipped.remove(&id.to_string());
         // Also for what is unknown: the file may be there although it could not be read.
         touched.writes.push(Write::ForgetPlug(id));

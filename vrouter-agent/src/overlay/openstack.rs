@@ -134,6 +134,7 @@ impl Overlay {
             _ => None,
         });
         self.unforgotten.extend(unforgotten);
+        let writes = self.ledger.await_none(writes);
         self.keep_unsaved(writes);
         let refuse = |effect| match effect {
             Effect::OpenPorts(underway) => {

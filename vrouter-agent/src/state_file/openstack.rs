@@ -4,6 +4,7 @@
 //!  <ports-dir>/<uuid>                  the incumbent's file of one port, as its own clients write it too
 //!  <state-dir>/vrfs/<number>.json      a VPN instance
 //!  <state-dir>/attachments/<n>.json    one attachment of it
+//!  <state-dir>/awaited/<uuid>.json     a port that /syncports waits for
 //!  <state-dir>/vpn-api.json            the number that /ping answers
 //! ```
 //! Many files are written as one: all under other names, one synchronisation of the file system, all renamed, one
@@ -28,6 +29,7 @@ use crate::openstack::{Attachment, Instance, LIMITS, Records, Uuid, Write};
 
 const INSTANCES: &str = "vrfs";
 const ATTACHMENTS: &str = "attachments";
+const AWAITED: &str = "awaited";
 const PING: &str = "vpn-api.json";
 const JSON: &str = "json";
 /// A port's file has a tenth of that.
@@ -38,6 +40,11 @@ const FEW: usize = 4;
 #[derive(Serialize, Deserialize)]
 struct Ping {
     ping: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    time: String,
 }
 
 /// What becomes of a path.
@@ -67,6 +74,14 @@ impl StateDir {
             records.attachments.extend(attachment);
         }
         records.attachments.sort_by_key(|(number, _)| *number);
+        if ports_dir.is_some() {
+            for path in self.json_files(AWAITED) {
+                let Some(id) = path.file_stem().and_then(|stem| Uuid::in_path(stem.to_str()?)) else {
+                    continue;
+                };
+                records.awaited.extend(self.read::<Mark>(&path, MAX_FILE).map(|mark| (id, mark.time)));
+            }
+        }
         records
     }
 
@@ -98,6 +113,7 @@ impl StateDir {
     fn fate(&self, ports_dir: &Path, write: &Write) -> io::Result<(PathBuf, Fate)> {
         let instance = |number| self.root.join(INSTANCES).join(format!("{number}.json"));
         let attachment = |number| self.root.join(ATTACHMENTS).join(format!("{number}.json"));
+        let awaited = |id| self.root.join(AWAITED).join(format!("{id}.json"));
         Ok(match write {
             Write::Port(saved) => (self.port_file(saved.port), sealed_file(saved.as_ref())?),
             Write::ForgetPort(port, _) => (self.port_file(*port), Fate::Gone),
@@ -111,6 +127,8 @@ impl StateDir {
             Write::ForgetInstance(number) => (instance(*number), Fate::Gone),
             Write::Attachment(number, it) => (attachment(*number), sealed_file(it.as_ref())?),
             Write::ForgetAttachment(number) => (attachment(*number), Fate::Gone),
+            Write::Awaited(id, time) => (awaited(id), sealed_file(&Mark { time: time.clone() })?),
+            Write::ForgetAwaited(id) => (awaited(id), Fate::Gone),
         })
     }
 
@@ -301,8 +319,17 @@ mod tests {
         state
             .save_all(&ports, &[Write::ForgetPlug(A.parse().unwrap()), Write::ForgetPlug(A.parse().unwrap())])
             .unwrap();
+        let mark = |id: &str| (id.parse().unwrap(), "a \"time\"".to_owned());
+        let marks = [A, B].map(mark);
+        let await_all: Vec<Write> =
+            marks.iter().cloned().map(|(id, time)| Write::Awaited(id, time)).collect();
+        state.save_all(&ports, &await_all).unwrap();
         let records = state.load_openstack(Some(&ports));
         assert_eq!((records.plugs.len(), records.instances.len(), records.attachments.len()), (1, 0, 0));
+        assert_eq!(records.awaited, marks);
+        assert_eq!(state.load_openstack(None).awaited, [], "nobody asks for these ports");
+        state.save_all(&ports, &[Write::ForgetAwaited(A.parse().unwrap())]).unwrap();
+        assert_eq!(state.load_openstack(Some(&ports)).awaited, [mark(B)]);
         let left: Vec<_> = fs::read_dir(&ports).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, [B], "no drafts stay behind");
     }

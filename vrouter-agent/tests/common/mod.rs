@@ -72,6 +72,7 @@ pub struct Node {
     pub plugs: BTreeMap<Uuid, Plug>,
     pub attachments: BTreeMap<u32, Attachment>,
     pub instances: BTreeMap<u16, Instance>,
+    pub awaited: BTreeMap<Uuid, String>,
     follow_up: Option<Event>,
 }
 
@@ -104,6 +105,7 @@ impl Node {
             plugs: BTreeMap::new(),
             attachments: BTreeMap::new(),
             instances: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             follow_up: None,
         };
         node.restore("boot-1");
@@ -127,6 +129,7 @@ impl Node {
             plugs: self.plugs,
             attachments: self.attachments,
             instances: self.instances,
+            awaited: self.awaited,
             ..fresh
         };
         let config = Config::parse(text, Path::new("agent.toml")).unwrap();
@@ -151,6 +154,7 @@ impl Node {
                 attachments: self.attachments.iter().map(|(number, it)| (*number, it.clone())).collect(),
                 instances: self.instances.values().cloned().collect(),
                 skipped: Vec::new(),
+                awaited: self.awaited.iter().map(|(id, time)| (*id, time.clone())).collect(),
             },
         };
         self.handle(Event::Restore(restore));
@@ -225,6 +229,8 @@ impl Node {
             Write::ForgetAttachment(number) => drop(self.attachments.remove(&number)),
             Write::Instance(it) => drop(self.instances.insert(it.number, *it)),
             Write::ForgetInstance(number) => drop(self.instances.remove(&number)),
+            Write::Awaited(id, time) => drop(self.awaited.insert(id, time)),
+            Write::ForgetAwaited(id) => drop(self.awaited.remove(&id)),
         }
     }
 

@@ -21,6 +21,7 @@ impl Ledger {
                 None => ledger.put_plug(plug),
             }
         }
+        ledger.await_again(&records.awaited);
         for instance in records.instances {
             if INSTANCE_RDS.contains(&instance.number) && ledger.numbers.insert(instance.number) {
                 ledger.instances.insert(instance.id.clone(), instance);

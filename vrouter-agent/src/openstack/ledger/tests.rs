@@ -287,11 +287,13 @@ fn the_disk_gives_back_what_was_said() {
 fn what_is_not_plugged_again_after_syncports_goes_and_the_rest_stays() {
     let mut ledger = Ledger::default();
     change(&mut ledger, Change::Plug(vec![plug(1, NETWORK), plug(2, NETWORK)]));
-    change(&mut ledger, Change::Sync);
-    change(&mut ledger, Change::Plug(vec![plug(1, NETWORK)]));
+    assert_eq!(change(&mut ledger, Change::Sync).writes.len(), 2, "a restart knows it");
+    let [one, two] = [1, 2].map(|n| plug(n, NETWORK).id);
+    let touched = change(&mut ledger, Change::Plug(vec![plug(1, NETWORK)]));
+    assert_eq!(touched.writes[0], Write::ForgetAwaited(one));
     assert_eq!(ledger.tick(Millis(STALE_MILLIS - 1)), Touched::default());
     let touched = ledger.tick(Millis(STALE_MILLIS));
-    assert_eq!(touched.writes, [Write::ForgetPlug(plug(2, NETWORK).id)]);
+    assert_eq!(touched.writes, [Write::ForgetPlug(two), Write::ForgetAwaited(two)]);
     assert_eq!(ledger.plugs().count(), 1);
     assert_eq!(ledger.tick(Millis(10 * STALE_MILLIS)), Touched::default());
 }
