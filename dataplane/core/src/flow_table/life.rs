@@ -56,9 +56,11 @@ impl FlowState {
     const OPEN: u8 = 0x02;
     const FIN_BEGINNER: u8 = 0x04;
     const FIN_ANSWERER: u8 = 0x08;
-    const RESET: u8 = 0x10;
+    const RESET_BEGINNER: u8 = 0x10;
     const DENIED: u8 = 0x20;
+    const RESET_ANSWERER: u8 = 0x40;
     const FINS: u8 = Self::FIN_BEGINNER | Self::FIN_ANSWERER;
+    const RESETS: u8 = Self::RESET_BEGINNER | Self::RESET_ANSWERER;
 
     /// After the first packet.
     pub(super) fn first(protocol: u8, seen: Seen) -> FlowState {
@@ -78,8 +80,13 @@ impl FlowState {
         if bare_syn && sender == Sender::Beginner && self.is_closed() {
             return FlowState(0);
         }
+        let reset = if sender == Sender::Beginner { Self::RESET_BEGINNER } else { Self::RESET_ANSWERER };
         if flags & RST != 0 {
-            state |= Self::RESET;
+            state |= reset;
+        } else if flags & SYN == 0 {
+            // Whoever resets a connection says nothing more: it was somebody else, in its name (RFC 5961 §3), or an
+            // older connection that was meant.
+            state &= !reset;
         }
         if flags & FIN != 0 {
             state |= if sender == Sender::Beginner { Self::FIN_BEGINNER } else { Self::FIN_ANSWERER };
@@ -107,7 +114,7 @@ impl FlowState {
 
     /// Whether a new connection may take its place.
     pub(crate) fn is_closed(self) -> bool {
-        self.0 & Self::RESET != 0 || self.0 & Self::FINS == Self::FINS
+        self.0 & Self::RESETS != 0 || self.0 & Self::FINS == Self::FINS
     }
 
     /// How long it may be quiet.
@@ -117,7 +124,7 @@ impl FlowState {
             return DENIED_MS;
         }
         match protocol {
-            TCP if state & Self::RESET != 0 => TCP_RESET_MS,
+            TCP if state & Self::RESETS != 0 => TCP_RESET_MS,
             TCP if state & Self::FINS == Self::FINS => TCP_CLOSED_MS,
             TCP if state & Self::FINS != 0 => TCP_CLOSING_MS,
             TCP if state & Self::OPEN != 0 => TCP_OPEN_MS,
@@ -134,7 +141,7 @@ impl FlowState {
         let state = self.0;
         match protocol {
             _ if self.is_denied() => "denied",
-            TCP if state & Self::RESET != 0 => "reset",
+            TCP if state & Self::RESETS != 0 => "reset",
             TCP if state & Self::FINS == Self::FINS => "closed",
             TCP if state & Self::FINS != 0 => "closing",
             TCP if state & Self::OPEN != 0 => "established",

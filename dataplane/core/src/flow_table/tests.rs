@@ -185,6 +185,28 @@ fn a_connection_lives_as_long_as_its_state_says() {
 }
 
 #[test]
+fn a_reset_in_anothers_name_does_not_end_a_connection_that_goes_on() {
+    for (forged, other) in [(Sender::Answerer, Sender::Beginner), (Sender::Beginner, Sender::Answerer)] {
+        let table = table(limits(64));
+        let flow = plain(&table, tuple(1, TCP, 1), 0).unwrap();
+        let alive = |now| table.find(&tuple(1, TCP, 1), now).is_some();
+        table.note(&flow, seen(Sender::Answerer, SYN | ACK), 0);
+        table.note(&flow, seen(Sender::Beginner, ACK), 0);
+        table.note(&flow, seen(forged, RST), 1000);
+        // What was under way does not tell; who is said to have gone does.
+        table.note(&flow, seen(other, ACK), 1500);
+        assert!(table.find(&tuple(1, TCP, 1), 1500).unwrap().state.is_closed());
+        table.note(&flow, seen(forged, ACK), 2000);
+        assert!(!table.find(&tuple(1, TCP, 1), 2000).unwrap().state.is_closed());
+        assert!(alive(7_000_000), "as before");
+        table.note(&flow, seen(other, RST | ACK), 7_000_000);
+        table.note(&flow, seen(forged, RST), 7_000_000);
+        table.note(&flow, seen(forged, SYN | ACK), 7_000_000);
+        assert!(alive(7_009_000) && !alive(7_012_000), "this time it is over");
+    }
+}
+
+#[test]
 fn a_denied_flow_stays_denied_until_rules_allow_it_again() {
     let table = table(limits(64));
     let flow = plain(&table, tuple(1, TCP, 1), 0).unwrap();
