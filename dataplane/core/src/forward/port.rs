@@ -133,7 +133,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             Way::Port(to) => self.forward_to_port((port, to), packet, source, frame),
             Way::Tunnel(tunnel, push) => {
                 let tos = port.dscp.map_or(push.tos, |dscp| dscp << 2 | push.tos & ECN);
-                self.forward_to_tunnel(packet, tunnel.mtu, Push { tos, ..push }, source, frame)
+                let mtu = tunnel.mtu.min(port.mtu);
+                self.forward_to_tunnel(packet, mtu, Push { tos, ..push }, source, frame)
             }
         }
     }

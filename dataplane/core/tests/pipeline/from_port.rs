@@ -351,6 +351,19 @@ fn the_mss_of_a_syn_is_lowered_to_what_the_tunnel_takes() {
 }
 
 #[test]
+fn the_mss_of_a_syn_is_lowered_to_what_its_own_port_takes() {
+    // What a workload offers is what it would be sent: it may know no better, behind a narrower port.
+    let mut lab = Lab::new();
+    for (src, dst, header, want) in
+        [("10.20.11.3", "10.20.12.7", 20, 1360), ("fd00:20:11::3", "fd00:20:12::7", 40, 1340)]
+    {
+        let out = lab.port(CITY_2, &tcp(src, dst, SYN, &MSS_1460, 0));
+        assert_eq!(mss(&out.bytes, header + 22), want, "{dst}");
+        assert_sound(&out.bytes);
+    }
+}
+
+#[test]
 fn an_mss_is_never_raised_and_only_that_of_a_syn_is_touched() {
     let mut lab = Lab::new();
     let small = tcp("10.20.11.2", "10.20.12.7", SYN, &[2, 4, 0x02, 0x00], 0);
