@@ -105,7 +105,10 @@ fn decode(octets: &[u8]) -> Option<Kept> {
     let (local, remote) = (address(9, 0)?, address(25, 1)?);
     let translation = match kind {
         0 => Translation::None,
-        1 => Translation::Node(address(45, 2)?, two(61)?),
+        1 => {
+            let seen_as = address(45, 2).filter(|seen_as| seen_as.is_ipv4() == local.is_ipv4())?;
+            Translation::Node(seen_as, two(61)?)
+        }
         _ => return None,
     };
     let begun = match begun {
@@ -222,5 +225,12 @@ mod tests {
             assert!(!next.take_back(&fib, &bad, 1), "octet {at}");
         }
         assert!(next.take_back(&fib, &good, 1));
+        old.begin(&new("10.0.0.2", "10.9.9.9", TCP, Translation::Node("192.0.2.1".parse().unwrap(), 0)), 1)
+            .unwrap();
+        let mut translated = old.keep(2).find(|octets| octets[6] == 1).unwrap();
+        translated[8] ^= 0b100;
+        assert!(!next.take_back(&fib, &translated, 1), "to an address of the other family");
+        translated[8] ^= 0b100;
+        assert!(next.take_back(&fib, &translated, 1));
     }
 }
