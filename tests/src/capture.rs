@@ -1,11 +1,11 @@
 //! Frames as they pass an interface, kept in memory or in a pcap file, and tshark's opinion of them.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,9 +14,27 @@ use crate::sys;
 
 /// A running capture of one interface.
 pub struct Capture {
-    frames: Arc<Mutex<Vec<Vec<u8>>>>,
+    taken: Arc<Taken>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+}
+
+struct Taken {
+    /// Reads end at once where nothing waits.
+    socket: File,
+    frames: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Taken {
+    /// Takes what waits in the socket, and answers all frames so far.
+    fn take(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = vec![0; 1 << 18];
+        while let Ok(length) = (&self.socket).read(&mut buffer) {
+            frames.push(buffer[..length].to_vec());
+        }
+        frames
+    }
 }
 
 impl Capture {
@@ -26,30 +44,24 @@ impl Capture {
     /// When there is no such interface.
     pub fn start(namespace: &Namespace, interface: &str) -> Capture {
         let index = namespace.netlink(|netlink| netlink.link(interface)).index;
-        let socket = namespace.run(|| sys::packet_socket(index, Duration::from_millis(50)));
-        let mut socket = socket.unwrap_or_else(|error| panic!("capture on {interface}: {error}"));
-        let (frames, ended) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::<AtomicBool>::default());
-        let (kept, flag) = (Arc::clone(&frames), Arc::clone(&ended));
+        let socket = namespace.run(|| sys::packet_socket(index, Duration::ZERO));
+        let socket = socket.unwrap_or_else(|error| panic!("capture on {interface}: {error}"));
+        let taken = Arc::new(Taken { socket, frames: Mutex::default() });
+        let ended = Arc::<AtomicBool>::default();
+        let (kept, flag) = (Arc::clone(&taken), Arc::clone(&ended));
         let thread = thread::spawn(move || {
-            let mut buffer = vec![0; 1 << 17];
-            loop {
-                match socket.read(&mut buffer) {
-                    Ok(length) => {
-                        let frame = buffer[..length].to_vec();
-                        kept.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
-                    }
-                    // Ends only when nothing is left to read.
-                    Err(_) if flag.load(Ordering::Relaxed) => return,
-                    Err(_) => {}
+            while !flag.load(Ordering::Relaxed) {
+                if sys::wait_readable(&kept.socket, Duration::from_millis(50)) {
+                    drop(kept.take());
                 }
             }
         });
-        Capture { frames, ended, thread: Some(thread) }
+        Capture { taken, ended, thread: Some(thread) }
     }
 
-    /// The frames so far.
+    /// The frames that have passed so far, all of them.
     pub fn frames(&self) -> Vec<Vec<u8>> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.taken.take().clone()
     }
 
     /// Ends it and writes a pcap file.

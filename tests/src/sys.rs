@@ -96,7 +96,7 @@ pub fn create_tap(name: &str) -> io::Result<()> {
 }
 
 /// Opens a packet socket on one interface of the calling thread's namespace. Every read is one frame, whatever its
-/// direction; every write sends one. Reads end with `WouldBlock` after the timeout.
+/// direction; every write sends one. Reads end with `WouldBlock` after the timeout, at once where that is zero.
 pub fn packet_socket(ifindex: u32, timeout: Duration) -> io::Result<File> {
     let protocol = libc::c_int::from(u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be());
     // SAFETY: takes and touches no memory.
@@ -112,9 +112,21 @@ pub fn packet_socket(ifindex: u32, timeout: Duration) -> io::Result<File> {
     // SAFETY: `address` is a `sockaddr_ll` of this length and outlives the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
     let socket = socket2::Socket::from(socket);
-    socket.set_read_timeout(Some(timeout))?;
+    if timeout.is_zero() {
+        socket.set_nonblocking(true)?;
+    } else {
+        socket.set_read_timeout(Some(timeout))?;
+    }
     socket.set_recv_buffer_size(8 << 20)?;
     Ok(File::from(OwnedFd::from(socket)))
+}
+
+/// Waits until something can be read: `false` after the timeout.
+pub fn wait_readable(file: &impl AsRawFd, timeout: Duration) -> bool {
+    let mut wanted = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let timeout = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the one entry that it is told of outlives the call.
+    unsafe { libc::poll(&raw mut wanted, 1, timeout) > 0 }
 }
 
 /// Makes a datagram socket refuse what is larger than the path takes, as far as the kernel has learned it.
