@@ -172,3 +172,23 @@ fn nobody_waits_for_a_machine_that_is_gone_however_it_quarrelled() {
     assert_eq!(holder(&node), stays);
     assert!(node.disk[&stays].active.contains_key(&ip(SHARED)), "at once");
 }
+
+#[test]
+fn a_machine_that_may_hold_an_address_takes_nothing_from_one_whose_own_it_is() {
+    let mut node = Node::new();
+    let own = tap(&mut node, "own", "city", &[SHARED]);
+    let own = node.attach(own).unwrap().port;
+    let mut request = tap(&mut node, "pair", "city", &["10.20.11.5"]);
+    request.allowed = vec![AddressPair { prefix: prefix(&format!("{SHARED}/32")), mac: None }];
+    let pair = node.attach(request).unwrap().port;
+    shows(&mut node, own);
+    node.log.clear();
+    for _ in 0..10 {
+        shows(&mut node, pair);
+        assert!(node.disk[&own].active.contains_key(&ip(SHARED)) && holder(&node) == own);
+    }
+    assert_eq!(cost(&node), (0, 0));
+    node.detach("own").unwrap();
+    shows(&mut node, pair);
+    assert_eq!(holder(&node), pair, "whose own it was is gone");
+}

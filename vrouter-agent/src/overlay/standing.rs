@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use agent_api::PortKind;
 use vrouter_types::{PortId, Prefix, VrfId};
 
+use super::places::Claim;
 use super::{Overlay, Port, Vrf};
 use crate::event::{Effect, Millis};
 
@@ -114,7 +115,9 @@ impl Overlay {
             return Vec::new();
         };
         let (vrf_id, prefix) = (port.vrf, Prefix::host(address));
-        let Some(vrf) = self.vrf(vrf_id) else { return Vec::new() };
+        let Some(vrf) = self.vrf(vrf_id).filter(|_| self.may_win(id, vrf_id, prefix)) else {
+            return Vec::new();
+        };
         let others = self.others(vrf_id, address);
         let before = port.saved.active.get(&address).copied();
         let mut trial = port.clone();
@@ -144,6 +147,12 @@ impl Overlay {
         effects.push(Effect::PublishFib { soon: false });
         effects.extend(self.tell_all());
         effects
+    }
+
+    /// Whether a port that shows an address may have it: one that may hold it takes nothing from one whose own it is.
+    fn may_win(&self, id: PortId, vrf: VrfId, prefix: Prefix) -> bool {
+        let first = self.claims.get(&(vrf, prefix)).and_then(|claims| claims.first());
+        first.is_none_or(|(claim, owner)| *owner == id || *claim >= Claim::Pair)
     }
 
     /// Ports of this node that are active for a prefix.
