@@ -81,7 +81,7 @@ pub fn static_nat(overlay: &Overlay, port: &Port) -> Vec<StaticNat> {
     let floating = port.saved.request.floating_ips.iter();
     floating
         .filter_map(|ip| {
-            let vrf = overlay.vrf_by_name(&ip.vrf)?.id;
+            let vrf = overlay.floating_vrf(port, &ip.vrf)?;
             Some(StaticNat { fixed: ip.fixed, floating: ip.address, vrf })
         })
         .collect()

@@ -5,7 +5,7 @@ mod common;
 
 use std::net::IpAddr;
 
-use agent_api::{AttachPort, DetachPort, ErrorKind};
+use agent_api::{AttachPort, DetachPort, ErrorKind, FloatingIp};
 use common::{CONFIG, Node};
 use serde_json::{Value, json};
 use vrouter_agent::event::{CallId, Effect, Event, LocalRoute, Millis, VrfPath, VrfRoute};
@@ -464,6 +464,75 @@ fn a_floating_address_is_announced_in_its_own_vrf_and_follows_its_machine() {
     assert_eq!(merits(&node, "203.0.113.5/32"), (200, None), "where the machine is");
     attach(&mut node, 1, json!({}));
     assert!(told(&node, "203.0.113.5/32").is_empty() && told(&node, "203.0.113.6/32").is_empty());
+}
+
+#[test]
+fn nobody_has_a_floating_address_in_a_tenants_instance_but_by_the_api_that_made_it() {
+    let mut node = Node::new();
+    let mut stranger = common::tap(&mut node, "a", "city", &["10.20.11.9"]);
+    let floating = |vrf: &str| FloatingIp {
+        address: "10.0.0.77".parse().unwrap(),
+        fixed: "10.20.11.9".parse().unwrap(),
+        vrf: vrf.into(),
+    };
+    stranger.floating_ips = vec![floating("red"), floating("main")];
+    node.attach(stranger).unwrap();
+    attach(&mut node, 1, json!({}));
+    let (red, main) = (vrf(&node, "red"), vrf(&node, "main"));
+    assert_eq!(way(&node.overlay, red, "10.0.0.77/32"), "nowhere", "red came later, and is another's");
+    assert!(way(&node.overlay, main, "10.0.0.77/32").contains("Port"));
+    let routes = told(&node, "10.0.0.77/32");
+    assert_eq!(
+        routes.iter().map(|it| it.route_targets[0].to_string()).collect::<Vec<_>>(),
+        ["target:64512:300"]
+    );
+    let fib = FibBuilder::new().build(&node.overlay);
+    let nat: Vec<_> = fib.ports.iter().flatten().flat_map(|port| &port.nat).map(|nat| nat.vrf).collect();
+    assert_eq!(nat, [main]);
+    let hidden = json!({ "floating_ips": [{ "floating_ip_address": "10.0.0.8", "fixed_ip_address": "10.0.0.1",
+        "vpn_instance_id": "(red, through tap1)" }] });
+    let mut body = json!({
+        "vpn_instance_id": "red", "vpn_type": "ipvpn", "import_rt": "64512:1", "export_rt": "64512:1", "gateway_ip": "",
+        "mac_address": "02:00:00:00:00:01", "ip_address": "10.0.0.1", "local_port": "tap1"
+    });
+    body.as_object_mut().unwrap().extend(hidden.as_object().unwrap().clone());
+    assert!(Attachment::read(&body).unwrap_err().message.contains("floating_ips"), "no such name");
+}
+
+#[test]
+fn what_many_attachments_of_one_tap_say_alike_is_held_once_and_what_is_too_much_waits() {
+    let mut node = Node::new();
+    attach(&mut node, 1, json!({}));
+    let pairs = |n: u32, many: u32| -> Vec<Value> {
+        let pair =
+            |at: u32| json!({ "ip_address": std::net::Ipv4Addr::from(0x0a63_0000 + n + at).to_string() });
+        (0..many).map(pair).collect()
+    };
+    let behind = |n: u32, pairs: Vec<Value>| {
+        let groups: Vec<String> = (0..10).map(|group| format!("{group}-{}", "x".repeat(100))).collect();
+        attachment(
+            1,
+            json!({
+                "ip_address": format!("172.16.{n}.0/24"), "advertise_subnet": true, "security_groups": groups,
+                "allowed_address_pairs": pairs
+            }),
+        )
+    };
+    node.openstack(Change::Attach((0..250).map(|n| behind(n, pairs(0, 20))).collect())).unwrap();
+    let id = port(&node, 1);
+    let saved = &node.disk[&id];
+    assert_eq!(saved.request.security_groups.as_ref().map(Vec::len), Some(10));
+    assert_eq!(saved.request.allowed.len(), 20);
+    assert!(serde_json::to_vec(saved).unwrap().len() < 16 << 10, "a file that is read back");
+    node.openstack(Change::Attach((0..50).map(|n| behind(n, pairs(n * 64, 64))).collect())).unwrap();
+    assert_eq!(node.overlay.ports().count(), 0);
+    assert!(
+        node.overlay.problems().iter().any(|it| it.contains("2048 allowed address pairs")),
+        "{:?}",
+        node.overlay.problems()
+    );
+    node.openstack(Change::Attach((0..50).map(|n| behind(n, pairs(0, 20))).collect())).unwrap();
+    assert_eq!(node.overlay.ports().count(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use dataplane_core::Gateway;
 use vrouter_types::{Prefix, VrfId};
 
 use super::underlay::{MIN_IPV4_MTU, MIN_IPV6_MTU};
-use super::{Overlay, Vrf};
+use super::{Overlay, Port, Vrf};
 use crate::config::is_interface_name;
 use crate::openstack::CONTAINER;
 use crate::openstack::ledger::NOWHERE;
@@ -17,6 +17,11 @@ const MAX_CONTAINER: usize = 128;
 const MAX_ADDRESSES: usize = 16;
 const MAX_PREFIXES: usize = 64;
 const MAX_TEXT: usize = 512;
+/// What may be many, and how many: the port's file must be one that is read back.
+const MAX_PAIRS: usize = 2_048;
+const MAX_MACS: usize = 256;
+const MAX_FLOATING: usize = 128;
+const MAX_GROUPS: usize = 64;
 
 impl Overlay {
     /// The VRF that a workload belongs in: what it asks for, what the CNI configuration says, whose namespaces match,
@@ -63,10 +68,16 @@ impl Overlay {
         Err(ApiError::new(ErrorKind::NotAdmitted, message))
     }
 
-    /// Whether a port may come back to this VRF: an instance of OpenStack may have got the name that a VRF of the
-    /// operator's had, and is another tenant's.
-    pub(super) fn may_return(&self, key: &PortKey, vrf: VrfId) -> bool {
+    /// Whether a port may be in this VRF, whatever it was when it was named: an instance of OpenStack may have got the
+    /// name that a VRF of the operator's had, and is another tenant's.
+    pub(super) fn may_be_in(&self, key: &PortKey, vrf: VrfId) -> bool {
         key.container == CONTAINER || self.vrf(vrf).is_some_and(|vrf| self.is_operators(vrf))
+    }
+
+    /// The VRF of a floating address of the port; `None`: there is none of this name, or it is another tenant's.
+    pub(crate) fn floating_vrf(&self, port: &Port, name: &str) -> Option<VrfId> {
+        let vrf = self.vrf_by_name(name)?.id;
+        self.may_be_in(&port.saved.request.key, vrf).then_some(vrf)
     }
 
     fn is_operators(&self, vrf: &Vrf) -> bool {
@@ -135,9 +146,7 @@ impl Overlay {
         if texts.into_iter().flatten().any(|text| text.len() > MAX_TEXT) {
             return bad(format!("a text is longer than {MAX_TEXT} octets"));
         }
-        if request.addresses.len() > MAX_ADDRESSES || request.prefixes.len() > MAX_PREFIXES {
-            return bad(format!("a port has at most {MAX_ADDRESSES} addresses and {MAX_PREFIXES} prefixes"));
-        }
+        check_bounds(request)?;
         if request.kind == PortKind::Tap && request.addresses.is_empty() {
             return bad("a tap must name at least one address".to_owned());
         }
@@ -185,6 +194,24 @@ impl Overlay {
         }
         Ok(())
     }
+}
+
+fn check_bounds(request: &AttachPort) -> Result<(), ApiError> {
+    let groups = request.security_groups.as_deref().unwrap_or_default();
+    for (what, many, most) in [
+        ("addresses", request.addresses.len(), MAX_ADDRESSES),
+        ("prefixes", request.prefixes.len(), MAX_PREFIXES),
+        ("allowed address pairs", request.allowed.len(), MAX_PAIRS),
+        ("MAC addresses", request.macs.len(), MAX_MACS),
+        ("floating addresses", request.floating_ips.len(), MAX_FLOATING),
+        ("security groups", groups.len(), MAX_GROUPS),
+    ] {
+        if many > most {
+            let message = format!("a port has at most {most} {what}, and not {many}");
+            return Err(ApiError::new(ErrorKind::BadRequest, message));
+        }
+    }
+    Ok(())
 }
 
 fn is_workload_address(address: IpAddr) -> bool {

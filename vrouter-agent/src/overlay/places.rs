@@ -36,7 +36,8 @@ impl Overlay {
         let mut places: Vec<Place> = own.chain(pairs).collect();
         let id_of = |name: &str| self.vrf_by_name(name).map(|vrf| vrf.id);
         for floating in &port.saved.request.floating_ips {
-            let at = id_of(&floating.vrf).filter(|_| port.saved.addresses.contains(&floating.fixed));
+            let is_its = port.saved.addresses.contains(&floating.fixed);
+            let at = self.floating_vrf(port, &floating.vrf).filter(|_| is_its);
             places.extend(at.map(|vrf| (vrf, Prefix::host(floating.address), Claim::Floating)));
         }
         for advert in port.extras.adverts.iter().filter(|advert| !advert.own_rd) {

@@ -12,6 +12,9 @@ use crate::event::{Effect, Restore, SavedPort};
 use crate::openstack::Ledger;
 use crate::openstack::ledger::{NOWHERE, Touched};
 
+/// Nobody attaches so often.
+const MAX_SEQUENCE: u64 = u64::MAX / 2;
+
 impl Overlay {
     /// Takes back what is on disk. Forwarding is published and interfaces are opened before anybody hears of it.
     pub(super) fn restore(&mut self, restore: Restore) -> Vec<Effect> {
@@ -30,7 +33,9 @@ impl Overlay {
         self.labels.resume(restore.label_cursor.unwrap_or_else(|| behind(&ports)));
         let (mut effects, mut ids) = (Vec::new(), Vec::new());
         for saved in ports {
-            self.next_sequence = self.next_sequence.max(saved.sequence + 1);
+            if saved.sequence <= MAX_SEQUENCE {
+                self.next_sequence = self.next_sequence.max(saved.sequence + 1);
+            }
             let has_link = links.contains(&saved.request.host_interface);
             // A reboot ends every network namespace, and the runtime need not send a DEL for what went with it.
             if saved.request.kind == PortKind::Pod && saved.boot_id != self.boot_id && !has_link {
@@ -57,7 +62,7 @@ impl Overlay {
     pub(super) fn take_back(&mut self, saved: SavedPort, has_link: bool) -> Option<PortId> {
         let (id, label) = (saved.port, saved.label);
         let key = saved.request.key.clone();
-        if id.0 >= MAX_PORTS || saved.addresses.is_empty() {
+        if id.0 >= MAX_PORTS || saved.addresses.is_empty() || saved.sequence > MAX_SEQUENCE {
             return self.orphan(saved, "its state file makes no sense".to_owned());
         }
         if let Err(error) = self.check_request(&saved.request) {
@@ -68,7 +73,7 @@ impl Overlay {
             let why = format!("VRF {:?} is not configured any more", saved.vrf);
             return self.orphan(saved, why);
         };
-        if !self.may_return(&key, vrf) {
+        if !self.may_be_in(&key, vrf) {
             let why = format!("VRF {:?} is OpenStack's now, and was the configuration's then", saved.vrf);
             return self.orphan(saved, why);
         }

@@ -63,8 +63,7 @@ impl<'v> Body<'v> {
 
     pub(super) fn instance(&self) -> Result<String, ApiError> {
         let id = self.text("vpn_instance_id")?;
-        let legal = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ':');
-        if id.is_empty() || id.len() > MAX_ID || !id.chars().all(legal) || id.starts_with('.') {
+        if !is_instance(id) {
             return Err(bad(format!(
                 "vpn_instance_id must be 1 to {MAX_ID} letters, digits, '.', '_', '-' or ':'"
             )));
@@ -229,7 +228,7 @@ impl<'v> Body<'v> {
             Some(FloatingIp {
                 address: text(item, "floating_ip_address")?.parse().ok()?,
                 fixed: text(item, "fixed_ip_address")?.parse().ok()?,
-                vrf: text(item, "vpn_instance_id")?,
+                vrf: text(item, "vpn_instance_id").filter(|id| is_instance(id))?,
             })
         };
         let want = "{\"floating_ip_address\": …, \"fixed_ip_address\": …, \"vpn_instance_id\": …}";
@@ -240,6 +239,12 @@ impl<'v> Body<'v> {
         let name = |item: &Value| item.as_str().filter(|name| name.len() <= MAX_ID).map(str::to_owned);
         self.list(key, name, "names")
     }
+}
+
+/// Whether an instance may have this name: VRFs that stand for something else have others.
+fn is_instance(id: &str) -> bool {
+    let legal = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ':');
+    !id.is_empty() && id.len() <= MAX_ID && id.chars().all(legal) && !id.starts_with('.')
 }
 
 /// A list, or a string with commas; each with or without `target:`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use agent_api::{AttachPort, PortKey, PortKind, Subnet, VmServices};
-use vrouter_types::{MacAddr, RouteDistinguisher, RouteTarget};
+use vrouter_types::{MacAddr, Prefix, RouteDistinguisher, RouteTarget};
 
 use super::{INSTANCES, Instance, Ledger};
 use crate::config::{Config, VrfConfig};
@@ -53,22 +53,7 @@ impl Ledger {
         request.macs = others.into_iter().collect();
         request.vlan = plug.and_then(Plug::vlan);
         request.name = plug.map(|plug| plug.name.clone()).filter(|name| !name.is_empty());
-        for (_, attachment) in &attachments {
-            request.allowed.extend(
-                attachment
-                    .allowed
-                    .iter()
-                    .copied()
-                    .filter(|pair| !request.allowed.contains(pair))
-                    .collect::<Vec<_>>(),
-            );
-            request.floating_ips.extend(attachment.floating_ips.iter().cloned());
-            if let Some(groups) = &attachment.security_groups {
-                let known = request.security_groups.get_or_insert_default();
-                known.extend(groups.iter().cloned());
-            }
-        }
-        request.floating_ips.dedup();
+        hold(&mut request, &attachments);
         request.vm = (kind == PortKind::Tap).then(|| services(plug, &attachments, &request.addresses));
         Some(Wanted::Port(Box::new(request), extras(plug, &attachments, &vrf)))
     }
@@ -191,6 +176,24 @@ impl Ledger {
     /// The instance of this name.
     pub fn instance(&self, id: &str) -> Option<&Instance> {
         self.instances.get(id)
+    }
+}
+
+/// What the attachments let the port hold, each once and in the order in which it was said: many say the same.
+fn hold(request: &mut AttachPort, attachments: &[(u32, &Attachment)]) {
+    let mut pairs: BTreeSet<(Prefix, Option<MacAddr>)> = BTreeSet::new();
+    let mut floating: BTreeSet<(&str, IpAddr, IpAddr)> = BTreeSet::new();
+    let mut named: BTreeSet<&str> = BTreeSet::new();
+    for (_, attachment) in attachments {
+        let new = attachment.allowed.iter().filter(|pair| pairs.insert((pair.prefix, pair.mac)));
+        request.allowed.extend(new.copied());
+        let new =
+            attachment.floating_ips.iter().filter(|it| floating.insert((&it.vrf, it.address, it.fixed)));
+        request.floating_ips.extend(new.cloned());
+        if let Some(groups) = &attachment.security_groups {
+            let known = request.security_groups.get_or_insert_default();
+            known.extend(groups.iter().filter(|name| named.insert(name)).cloned());
+        }
     }
 }
 
