@@ -128,6 +128,29 @@ mod tests {
     }
 
     #[test]
+    fn all_fragments_of_an_ipv6_datagram_hash_alike() {
+        let whole = udp("fd00::1", "fd00::2", 40);
+        let fragment = |field: u16, next: u8, inside: &[u8]| {
+            let mut bytes = whole[..40].to_vec();
+            bytes[6] = 44;
+            bytes.extend([next, 0]);
+            bytes.extend(field.to_be_bytes());
+            bytes.extend([0, 0, 0, 7]);
+            bytes.extend(inside);
+            bytes[5] = u8::try_from(bytes.len() - 40).unwrap();
+            bytes
+        };
+        let first = fragment(1, 17, &whole[40..]);
+        // With options inside, their header is all that the later ones name.
+        let options = fragment(1, 60, &[&[17, 0, 1, 4, 0, 0, 0, 0], &whole[40..]].concat());
+        let others = [fragment(7 << 3 | 1, 17, &[0x5a; 16]), fragment(9 << 3, 60, &[0x11; 3]), options];
+        for other in others {
+            assert_eq!(hash(&first), hash(&other));
+        }
+        assert_eq!(hash(&fragment(0, 17, &whole[40..])), hash(&whole), "one that is no part of any");
+    }
+
+    #[test]
     fn another_key_is_another_hash() {
         let bytes = udp("10.0.0.1", "10.0.0.2", 7);
         let packet = Packet::parse(&bytes).unwrap();

@@ -11,6 +11,7 @@ use crate::fib::{Gateway, Port, Vrf};
 use crate::frame::Frame;
 use crate::learned::{self, Learned};
 use crate::limiter::Answer;
+use crate::nat::is_service_address;
 use crate::packet::{Fragment, ICMP, ICMPV6, Packet, UDP};
 use crate::reply::{
     ETHERNET_HEADER, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Ends, arp, icmp, icmp_checksum_is_right,
@@ -207,8 +208,9 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
             let later = matches!(packet.fragment, Fragment::Later(_));
             return Err(if later { DropReason::HostFragment } else { DropReason::HostClosed }.into());
         }
-        // The host's answer would go to the port that has the address in its eyes: to another tenant.
-        if self.fib.host.lookup(packet.src) != Some(port.id) {
+        // The host's answer would go to the port that has the address in its eyes: to another tenant. By an address that
+        // stands for a port the agent knows whom it serves.
+        if self.fib.host.lookup(packet.src) != Some(port.id) || is_service_address(packet.src) {
             self.steps.note(|| format!("to the host, {} is not this port", packet.src));
             return Err(DropReason::HostAddressTaken.into());
         }

@@ -88,8 +88,12 @@ pub(crate) fn may_answer(packet: &Packet, bytes: &[u8]) -> bool {
 /// Whether one host may have this address.
 pub(crate) fn is_host(addr: IpAddr) -> bool {
     let loopback_or_none = addr.is_unspecified() || addr.is_loopback();
-    // 0/8 is "this network", 240/4 is reserved (RFC 6890).
-    let reserved = matches!(addr, IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240);
+    let reserved = match addr {
+        // 0/8 is "this network", 240/4 is reserved (RFC 6890).
+        IpAddr::V4(v4) => v4.octets()[0] == 0 || v4.octets()[0] >= 240,
+        // A program that takes both families would believe that it is asked over IPv4 (RFC 6890, table 20).
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().is_some(),
+    };
     !loopback_or_none && !is_group(addr) && !reserved
 }
 

@@ -122,6 +122,7 @@ fn what_is_wrong_with_a_frame_is_named() {
         ("to nobody", frame(&udp("10.20.11.2", "0.0.0.0", 1)), MartianDestination),
         ("to class E", frame(&udp("10.20.11.2", "250.1.1.1", 1)), MartianDestination),
         ("to IPv6 loopback", frame(&udp("fd00:20:11::2", "::1", 1)), MartianDestination),
+        ("to IPv4 in IPv6", frame(&udp("fd00:20:11::2", "::ffff:10.20.12.7", 1)), MartianDestination),
         ("to a link-local neighbour", frame(&udp("fd00:20:11::2", "fe80::7", 1)), LinkLocal),
         ("from a link-local address", frame(&udp("fe80::7", "fd00:20:12::1", 1)), LinkLocal),
         ("DHCP", ethernet([0xff; 6], mac(CITY), &udp_ports("0.0.0.0", "255.255.255.255", (68, 67), 8)), Dhcp),
@@ -166,7 +167,7 @@ fn who_may_use_any_address_may_not_use_what_no_host_has() {
         }
         assert_drop(&lab.port(CITY, &echo(src, "169.254.1.1", 8, 1)), DropReason::MartianSource);
     }
-    for src in ["::", "::1", "ff02::1"] {
+    for src in ["::", "::1", "ff02::1", "::ffff:10.20.11.2"] {
         for dst in ["fd00:20:12::7", "fd00:20:11::3", "fe80::1"] {
             assert_drop(&lab.port(CITY, &udp(src, dst, 1)), DropReason::MartianSource);
         }
@@ -427,6 +428,17 @@ fn the_hosts_answer_cannot_reach_another_tenant_of_the_same_address() {
         let packet = tcp(src, dst, SYN, &[], 0);
         assert_drop(&lab.port(POWER, &packet), DropReason::HostAddressTaken);
     }
+}
+
+#[test]
+fn nobody_goes_to_the_host_as_an_address_that_stands_for_a_port() {
+    let mut lab = Lab::new();
+    let own = "fd76:7274::9";
+    let mut port = lab.fib.port(POWER).unwrap().clone();
+    port.addresses.push(own.parse().unwrap());
+    lab.fib.insert_port(port.into());
+    lab.fib.host.insert(own.parse().unwrap(), POWER);
+    assert_drop(&lab.port(POWER, &tcp(own, "fe80::1", SYN, &[], 0)), DropReason::HostAddressTaken);
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn what_is_wrong_with_a_tunnel_packet_is_named() {
         ("from a group", inner(&udp("224.0.0.1", "10.20.11.2", 1)), MartianSource),
         ("from everybody", inner(&udp("255.255.255.255", "10.20.11.2", 1)), MartianSource),
         ("from an IPv6 group", inner(&udp("ff02::1", "fd00:20:11::2", 1)), MartianSource),
+        ("from IPv4 in IPv6", inner(&udp("::ffff:10.20.12.7", "fd00:20:11::2", 1)), MartianSource),
         ("from a link-local neighbour", inner(&udp("fe80::9", "fd00:20:11::2", 1)), LinkLocal),
     ];
     let mut lab = Lab::new();
