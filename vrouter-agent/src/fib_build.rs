@@ -18,6 +18,9 @@ use crate::overlay::{self, Overlay, Target};
 use crate::policy::{PolicyBuilder, static_nat};
 use crate::vm::told;
 
+/// A table of so many routes is sooner copied than kept twice.
+const SHORT: usize = 64;
+
 /// Makes one snapshot after the other.
 #[derive(Debug, Default)]
 pub struct FibBuilder {
@@ -33,7 +36,7 @@ pub struct FibBuilder {
     lease: u32,
 }
 
-/// A VRF as of a revision, and as of one before.
+/// A VRF as of a revision, and, where its table is long, as of one before.
 #[derive(Debug)]
 struct BuiltVrf {
     revision: u64,
@@ -122,7 +125,8 @@ impl FibBuilder {
             snat: vrf.config.snat.then_some(Snat::BOTH),
             ..Vrf::new(vrf.id, vrf.config.name.clone())
         });
-        let before = known.map(|known| (known.revision, known.vrf));
+        let before = known.filter(|known| known.vrf.routes.len() > SHORT);
+        let before = before.map(|known| (known.revision, known.vrf));
         self.vrfs.insert(vrf.id, BuiltVrf { revision: vrf.revision, vrf: Arc::clone(&built), before });
         built
     }
