@@ -233,7 +233,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let flow = self.key().hash([s[0], s[1], d[0], d[1]]);
         match self.way(self.fib.vrf(self.vrf_of(port, packet.dst))?, &back, flow).ok()? {
             Way::Port(to) => self.error_to_port(to, packet, bytes, what),
-            Way::Host => self.error_to_host(packet, bytes, what),
+            // It came through a tunnel in the host's name. The host would believe what tenants tell it of its own paths.
+            Way::Host => None,
             Way::Tunnel(_, push) => {
                 icmp::write_error(&mut self.state.reply, None, src, (packet, bytes), what, push.mtu)?;
                 let tos = icmp::error_tos(packet.is_v4());

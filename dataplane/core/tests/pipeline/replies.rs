@@ -377,6 +377,13 @@ fn errors_about_packets_from_a_tunnel_go_back_through_it() {
     // The label's TTL runs out like the packet's own.
     let out = lab.underlay(&labelled(17, true, 1, &udp("10.20.12.7", "10.20.11.3", 9)));
     assert!(matches!(out.verdict, Verdict::Reply(ReplyTo::Underlay(_))));
+    // Nor does the host hear of what others send in its name: it would shorten its path to whoever has that address.
+    for (label, name) in [(17, "10.20.11.3"), (18, "10.20.11.2")] {
+        let over = labelled(label, true, 1, &udp("192.0.2.11", name, 9));
+        assert_drop(&lab.underlay(&over), DropReason::TtlExceeded);
+    }
+    let large = labelled(17, true, 64, &df(udp("192.0.2.11", "10.20.11.3", 1401 - 28)));
+    assert_drop(&lab.underlay(&large), DropReason::TooBig);
     // A sender that the VRF does not know hears nothing.
     let out = lab.underlay(&labelled(17, true, 1, &udp("203.0.113.9", "10.20.11.3", 9)));
     assert_drop(&out, DropReason::TtlExceeded);
