@@ -21,12 +21,17 @@ impl Overlay {
         self.untold.remove(&id);
         let Some(port) = self.ports.get(&id) else { return Vec::new() };
         let wanted = if port.is_up() { self.advertised(port) } else { Told::new() };
-        let gone = port.told.keys().filter(|prefix| !wanted.contains_key(prefix));
-        let mut effects: Vec<Effect> = gone.copied().map(Effect::Withdraw).collect();
-        let new = wanted.iter().filter(|(prefix, route)| port.told.get(prefix) != Some(route));
-        effects.extend(new.map(|(_, route)| Effect::Originate(route.clone())));
+        let gone = port.told.iter().map(|route| route.prefix).filter(|prefix| !wanted.contains_key(prefix));
+        let mut effects: Vec<Effect> = gone.map(Effect::Withdraw).collect();
+        let is_told = |route: &LocalRoute| {
+            let place = port.told.binary_search_by_key(&route.prefix, |told| told.prefix);
+            place.is_ok_and(|place| port.told.get(place) == Some(route))
+        };
+        let new = wanted.values().filter(|route| !is_told(route));
+        effects.extend(new.cloned().map(Effect::Originate));
         if let Some(port) = self.ports.get_mut(&id) {
-            port.told = wanted;
+            // Most ports have one or two.
+            port.told = wanted.into_values().collect();
         }
         effects
     }

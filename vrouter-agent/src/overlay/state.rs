@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use agent_api::AttachedPort;
 use dataplane_core::frame::MAX_SUPERFRAME;
 use dataplane_core::{Gateway, TunnelId};
-use vrouter_types::{Encap, Label, PortId, Prefix, VpnPrefix, VrfId};
+use vrouter_types::{Encap, Label, PortId, Prefix, VrfId};
 
 use super::changes::Changes;
 use super::places::Place;
@@ -93,8 +93,8 @@ pub struct Port {
     pub(super) incoming: BTreeSet<IpAddr>,
     /// Its places in the tables of VRFs.
     pub(super) placed: BTreeSet<Place>,
-    /// What other provider edges were told of it.
-    pub(super) told: BTreeMap<VpnPrefix, LocalRoute>,
+    /// What other provider edges were told of it, in order of the prefixes.
+    pub(super) told: Box<[LocalRoute]>,
 }
 
 /// When to try again what failed: after two seconds, then later and later, up to a minute.
@@ -137,7 +137,7 @@ impl Port {
             generation: 0,
             incoming: BTreeSet::new(),
             placed: BTreeSet::new(),
-            told: BTreeMap::new(),
+            told: Box::default(),
         }
     }
 
@@ -154,7 +154,7 @@ impl Port {
 
     /// What other provider edges were told of it.
     pub fn told(&self) -> impl Iterator<Item = &LocalRoute> {
-        self.told.values()
+        self.told.iter()
     }
 
     /// What its maker was told.
