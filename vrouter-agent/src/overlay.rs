@@ -48,7 +48,7 @@ use agent_api::{PoolUse, PortKey, SecurityGroup};
 use vrouter_types::{Encap, EncapSet, Label, PortId, Prefix, VrfId};
 
 use crate::config::Config;
-use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay};
+use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay, VrfRoute};
 use crate::labels::{LabelPool, LabelUse};
 use crate::openstack::ledger::Touched;
 use crate::openstack::{Ledger, Write};
@@ -88,10 +88,8 @@ pub struct Overlay {
     next_sequence: u64,
     labels: LabelPool,
     tunnels: Tunnels,
-    /// Every address that a port in service has, with those ports.
-    host: BTreeMap<IpAddr, BTreeSet<PortId>>,
-    /// Addresses whose host route the kernel did not take, and why.
-    host_failures: BTreeMap<IpAddr, String>,
+    /// What the host reaches.
+    host: host::Reach,
     /// The host's own addresses, which workloads reach where the operator lets them.
     host_own: BTreeSet<IpAddr>,
     underlay: Option<Underlay>,
@@ -151,8 +149,7 @@ impl Overlay {
             next_sequence: 0,
             labels: LabelPool::new(),
             tunnels: Tunnels::default(),
-            host: BTreeMap::new(),
-            host_failures: BTreeMap::new(),
+            host: host::Reach::default(),
             host_own: BTreeSet::new(),
             underlay: None,
             next_hop: underlay::first_next_hop(&config),
@@ -338,9 +335,7 @@ impl Overlay {
         problems.extend(self.waiting.iter().map(waits));
         problems.extend(self.ledger.problems());
         problems.extend(self.group_problems());
-        let unreachable =
-            |(address, why): (&IpAddr, &String)| format!("the host cannot reach {address}: {why}");
-        problems.extend(self.host_failures.iter().map(unreachable));
+        problems.extend(self.host.problems());
         let unforgotten = |key| format!("the state file of {key}, which is gone, could not be deleted");
         problems.extend(self.unforgotten.values().map(unforgotten));
         problems
@@ -353,6 +348,7 @@ impl Overlay {
         let mut effects = self.forget_abandoned();
         effects.extend(self.retry_ports());
         effects.extend(self.look_at_standings());
+        effects.extend(self.review_needed());
         let overdue = self.ledger.tick(self.now);
         if overdue != Touched::default() {
             effects.extend(self.follow(overdue, None));

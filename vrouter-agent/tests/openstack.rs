@@ -357,6 +357,27 @@ fn a_pod_whose_vrf_has_gone_does_not_join_the_instance_that_got_its_name() {
 }
 
 #[test]
+fn a_vrf_with_pods_does_not_become_a_tenants_instance_by_a_reload() {
+    let mut node = Node::new();
+    attach(
+        &mut node,
+        1,
+        json!({ "vpn_instance_id": "tenant-b", "import_rt": "64512:9", "export_rt": "64512:9" }),
+    );
+    let request = common::pod(&mut node, "a", "b");
+    node.attach(request).unwrap();
+    let without = CONFIG.replace("name = \"tenant-b\"", "name = \"town\"");
+    let error = node.reload(&without).unwrap_err();
+    assert!(error.kind == ErrorKind::Conflict && error.message.contains("a/eth0"), "{error}");
+    assert!(!error.message.contains("openstack"), "{error}");
+    let targets = &told(&node, "10.20.11.2/32")[0].route_targets;
+    assert_eq!(targets[0].to_string(), "target:64512:200", "nothing was changed");
+    node.detach("a").unwrap();
+    node.reload(&without).unwrap();
+    assert_eq!(told(&node, "10.0.0.1/32")[0].route_targets[0].to_string(), "target:64512:9");
+}
+
+#[test]
 fn a_machine_under_migration_is_reached_on_one_node_at_a_time() {
     let mut node = Node::new();
     attach(&mut node, 9, json!({}));

@@ -17,7 +17,7 @@ impl Overlay {
         match &failed {
             // Lost for now, not worth losing a port for. Said in `problems`.
             Effect::AddHostRoute(address) => {
-                self.host_failures.insert(*address, error.message);
+                self.host.failed(*address, error.message);
                 return undone;
             }
             Effect::SetUnderlay(_) => {

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use agent_api::{ApiError, ErrorKind, Reloaded};
 use vrouter_types::{PortId, Prefix, VpnPrefix, VrfId};
 
-use super::{Overlay, Vrf};
+use super::{Overlay, Port, Vrf};
 use crate::config::{BgpConfig, Config, NeighborConfig, PeerAddress, VrfConfig};
 use crate::event::{Answer, CallId, Effect, SavedPort, VrfRoute};
+use crate::openstack::CONTAINER;
 use crate::openstack::ledger::Touched;
 
 /// More are not named in a refusal.
@@ -43,6 +44,7 @@ impl Overlay {
         let mut changed = sections(&old, &new);
         let host_before: BTreeMap<IpAddr, PortId> = self.host_addresses().collect();
         let mut withdraw = Vec::new();
+        let _ = self.review_all_hosts();
         let same_encaps = old.underlay.encapsulations == new.underlay.encapsulations;
         let mut again = self.change_vrfs(&new, &mut changed, &mut withdraw);
         self.encaps = new.underlay.encapsulations.iter().copied().collect();
@@ -78,10 +80,11 @@ impl Overlay {
 
     fn check_removed(&self, config: &Config) -> Result<(), ApiError> {
         let stays = |vrf: &Vrf| config.vrfs.iter().any(|new| new.name == vrf.config.name);
-        for vrf in
-            self.vrfs.iter().filter(|vrf| !stays(vrf) && !self.is_of_openstack(&vrf.config.name, config))
-        {
-            let ports = self.ports.values().filter(|port| port.vrf == vrf.id);
+        for vrf in self.vrfs.iter().filter(|vrf| !stays(vrf)) {
+            // What OpenStack attached goes on in an instance of this name, which nobody else may be in.
+            let is_kept = self.is_of_openstack(&vrf.config.name, config);
+            let is_cut_off = |port: &&Port| !(is_kept && port.saved.request.key.container == CONTAINER);
+            let ports = self.ports.values().filter(|port| port.vrf == vrf.id).filter(is_cut_off);
             let names: Vec<String> = ports.map(|port| port.saved.request.key.to_string()).collect();
             if names.is_empty() {
                 continue;

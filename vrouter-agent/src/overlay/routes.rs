@@ -14,7 +14,11 @@ use crate::event::{Effect, VrfPath, VrfRoute};
 impl Overlay {
     /// The best paths of some prefixes changed.
     pub(super) fn import(&mut self, routes: Vec<VrfRoute>) -> Vec<Effect> {
-        let mut effects = self.take_routes(routes);
+        let workloads = self.workloads_among(&routes);
+        let followed = self.take_routes(routes);
+        // What leads to a provider edge must not lead to a workload: the next forwarding state has a tunnel there.
+        let mut effects = self.review_host(workloads);
+        effects.extend(followed);
         effects.push(Effect::PublishFib { soon: true });
         effects.extend(self.tell_all());
         effects

@@ -66,6 +66,10 @@ impl Tunnels {
         self.slots.iter().flatten().copied()
     }
 
+    pub(super) fn is_provider_edge(&self, address: IpAddr) -> bool {
+        self.provider_edges.contains_key(&address)
+    }
+
     pub(super) fn provider_edges(&self) -> impl Iterator<Item = IpAddr> {
         self.provider_edges.keys().copied()
     }
