@@ -68,7 +68,7 @@ impl HostFlows {
 
     /// Notes what the host sends to a port.
     pub(crate) fn begin(&self, port: PortId, packet: &Packet, bytes: &[u8], now_ms: u64) {
-        if let Some(flow) = Flow::of_host(port, packet, bytes) {
+        if let Some(flow) = Flow::begun_by_host(port, packet, bytes) {
             self.insert(flow.hash(self.key), now_ms);
         }
     }
@@ -139,6 +139,7 @@ const TCP_IDLE_MS: u64 = 2 * 60 * 60 * 1000;
 const OTHER_IDLE_MS: u64 = 180 * 1000;
 const FRAGMENT_MS: u64 = 30 * 1000;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
 
 /// A flow as the host sees it: `host` began it, `pod` answers.
@@ -152,7 +153,16 @@ struct Flow {
 }
 
 impl Flow {
-    /// Of a packet from the host: what begins flows. Errors and echo replies begin none.
+    /// Of a packet from the host that may begin a flow. Refusals and the answers to a SYN do not: a workload that may
+    /// ask the host could have it answer so often that it forgets what it asked others.
+    fn begun_by_host(port: PortId, packet: &Packet, bytes: &[u8]) -> Option<Flow> {
+        let flags = packet.transport(bytes).get(13).copied().filter(|_| packet.protocol == TCP);
+        let answers = flags
+            .is_some_and(|flags| flags & TCP_RST != 0 || flags & (TCP_SYN | TCP_ACK) == TCP_SYN | TCP_ACK);
+        if answers { None } else { Flow::of_host(port, packet, bytes) }
+    }
+
+    /// Of a packet from the host. Errors and echo replies are of none.
     fn of_host(port: PortId, packet: &Packet, bytes: &[u8]) -> Option<Flow> {
         let ports = match packet.ports(bytes) {
             Some((host, pod)) => [host, pod],
@@ -283,6 +293,20 @@ mod tests {
         let mut syn_ack = swap(&syn);
         syn_ack[33] = TCP_SYN | TCP_ACK;
         assert!(answers(&flows, PORT, &syn_ack, 0));
+    }
+
+    #[test]
+    fn what_the_host_refuses_or_only_accepts_is_no_flow_of_its_own() {
+        for answer in [TCP_RST, TCP_RST | TCP_ACK, TCP_SYN | TCP_ACK] {
+            let flows = table(64);
+            let bytes = tcp("169.254.1.1", "10.0.0.2", answer, &[], 0);
+            begin(&flows, &bytes, 0);
+            assert!(!answers(&flows, PORT, &swap(&tcp("169.254.1.1", "10.0.0.2", TCP_ACK, &[], 0)), 0));
+            assert_eq!(flows.keep(0).filter(|slot| *slot != 0).count(), 0, "{answer:#x}");
+        }
+        let flows = table(64);
+        begin(&flows, &tcp("169.254.1.1", "10.0.0.2", TCP_SYN, &[], 0), 0);
+        assert!(answers(&flows, PORT, &swap(&tcp("169.254.1.1", "10.0.0.2", TCP_ACK, &[], 0)), 0));
     }
 
     #[test]

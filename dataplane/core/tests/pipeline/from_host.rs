@@ -53,6 +53,25 @@ fn a_workload_answers_the_host_in_a_closed_vrf() {
 }
 
 #[test]
+fn a_flood_that_the_host_refuses_makes_it_forget_nobody() {
+    let mut lab = Lab::new();
+    let probe = tcp("169.254.1.1", "10.20.11.2", SYN, &[], 0);
+    assert_eq!(lab.host(&probe).verdict, Verdict::ToPort(CITY));
+    // Later, since what was quiet longest goes first. Another tenant's workload asks for every port there is.
+    lab.state.now_ms += 60_000;
+    for asked in 0..10_000u16 {
+        for refusal in [0x14, SYN | ACK] {
+            let mut answer = tcp("169.254.1.1", "10.20.21.4", refusal, &[], 0);
+            answer[20..22].copy_from_slice(&asked.to_be_bytes());
+            assert_eq!(lab.host(&answer).verdict, Verdict::ToPort(POWER));
+        }
+    }
+    let mut answer = tcp("10.20.11.2", "169.254.1.1", SYN | ACK, &[], 0);
+    answer[20..24].copy_from_slice(&[0, 80, 0x9c, 0x40]);
+    assert_eq!(lab.port(CITY, &answer).verdict, Verdict::ToHost);
+}
+
+#[test]
 fn an_answer_goes_to_the_host_whatever_address_the_flow_has() {
     // A service behind the host's own NAT: the client is remote, the flow came through the host.
     let mut lab = Lab::new();
