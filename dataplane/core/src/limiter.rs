@@ -2,9 +2,8 @@
 
 use vrouter_types::PortId;
 
-/// Ports share a bucket with those whose ids are equal in the lower eleven bits: on a node of more ports than that, one
-/// can use up another's answers.
-const PORTS: usize = 2048;
+/// As many as a node has. Of more, those whose ids are equal in the lower twelve bits would share a bucket.
+const PORTS: usize = 4096;
 
 /// What kind of answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +90,7 @@ mod tests {
     fn one_port_does_not_use_up_anothers_answers() {
         let mut limiter = Limiter::new();
         burst(&mut limiter, 1, 0);
-        for other in [2, 1 + 64, 1 + 1024] {
+        for other in [2, 1 + 64, 1 + 1024, 1 + 2048] {
             assert!(limiter.allow(Answer::Error, PortId(other), 0), "{other}");
         }
         assert!(limiter.allow(Answer::Neighbor, PortId(1), 0));
