@@ -48,7 +48,7 @@ use agent_api::{PoolUse, PortKey, SecurityGroup};
 use vrouter_types::{Encap, EncapSet, Label, PortId, Prefix, VrfId};
 
 use crate::config::Config;
-use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay, VrfRoute};
+use crate::event::{CallId, Effect, Event, Millis, SavedPort, Underlay};
 use crate::labels::{LabelPool, LabelUse};
 use crate::openstack::ledger::Touched;
 use crate::openstack::{Ledger, Write};

@@ -557,6 +557,25 @@ fn what_many_attachments_of_one_tap_say_alike_is_held_once_and_what_is_too_much_
 }
 
 #[test]
+fn machines_that_do_not_run_are_tried_together_and_cost_no_more_than_the_attempt() {
+    let mut node = Node::new();
+    let all = (1..=200).map(|n| attachment(n, json!({}))).collect();
+    node.openstack(Change::Attach(all)).unwrap();
+    let count = |node: &Node, is: fn(&Effect) -> bool| node.log.iter().filter(|effect| is(effect)).count();
+    node.log.clear();
+    pass(&mut node, 60_000);
+    let tried = |effect: &Effect| matches!(effect, Effect::OpenPorts(underway) if underway.open.len() == 200);
+    assert_eq!(count(&node, tried), 1);
+    let published = count(&node, |effect| matches!(effect, Effect::PublishFib { .. }));
+    assert!(published <= 1 && node.log.len() <= 3, "{published}: {:?}", node.log);
+    node.links.extend((1..=200).map(|n| format!("tap{n}")));
+    node.log.clear();
+    pass(&mut node, 60_000);
+    assert_eq!((node.open.len(), node.advertised.len()), (200, 200));
+    assert!(count(&node, |effect| matches!(effect, Effect::PublishFib { .. })) <= 2);
+}
+
+#[test]
 fn a_disk_that_is_full_is_told_and_what_was_asked_is_done_once_it_is_not() {
     let mut node = Node::new();
     node.links.insert("tap1".into());

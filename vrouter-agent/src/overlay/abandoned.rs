@@ -31,11 +31,10 @@ impl Overlay {
     }
 
     /// Opening it failed: because there is none, or for another reason, which proves that there is one.
-    pub(super) fn note_opening(&mut self, failed: &Effect, kind: ErrorKind) {
-        let Effect::OpenPort { port, .. } = failed else { return };
+    pub(super) fn note_opening(&mut self, failed: PortId, kind: ErrorKind) {
         match kind {
-            ErrorKind::NotFound => self.note_absent(*port),
-            _ => drop(self.absent.0.remove(port)),
+            ErrorKind::NotFound => self.note_absent(failed),
+            _ => drop(self.absent.0.remove(&failed)),
         }
     }
 

@@ -13,7 +13,9 @@ impl Overlay {
         error: ApiError,
         undone: Vec<Effect>,
     ) -> Vec<Effect> {
-        self.note_opening(&failed, error.kind);
+        if let Effect::OpenPort { port, .. } = &failed {
+            self.note_opening(*port, error.kind);
+        }
         match &failed {
             // Lost for now, not worth losing a port for. Said in `problems`.
             Effect::AddHostRoute(address) => {

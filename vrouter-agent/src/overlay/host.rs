@@ -9,9 +9,9 @@ use std::net::IpAddr;
 
 use vrouter_types::{PortId, Prefix};
 
-use super::{Overlay, VrfRoute};
+use super::Overlay;
 use crate::config::PeerAddress;
-use crate::event::Effect;
+use crate::event::{Effect, VrfRoute};
 
 /// What the host may reach.
 #[derive(Debug, Default)]

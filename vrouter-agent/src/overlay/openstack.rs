@@ -9,7 +9,7 @@
 //! cannot be now waits, and says why; nothing of that is a failure of the call. A disk that cannot be written is: the
 //! caller is told, nothing of it forwards, and it is tried again, by the caller or after a while.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_api::{ApiError, AttachPort};
 use vrouter_types::{PortId, VrfId};
@@ -103,16 +103,18 @@ impl Overlay {
 
     /// The interfaces have been tried: those that are open go into service.
     pub(super) fn opened(&mut self, underway: Underway, failed: Vec<(PortId, ApiError)>) -> Vec<Effect> {
+        let failed: BTreeMap<PortId, ApiError> = failed.into_iter().collect();
+        let is_open = |opening: &&Opening| !failed.contains_key(&opening.port);
         let mut effects = vec![Effect::PublishFib { soon: false }];
         effects.extend(underway.host);
-        for opening in &underway.open {
-            if let Some((_, error)) = failed.iter().find(|(id, _)| *id == opening.port) {
-                self.wait(opening.port, error.message.clone());
-                continue;
-            }
+        for opening in underway.open.iter().filter(is_open) {
             self.open(opening.port);
             let addresses = self.ports.get(&opening.port).map(|port| port.saved.addresses.clone());
             effects.extend(self.join_host(opening.port, &addresses.unwrap_or_default()));
+        }
+        for (port, error) in failed {
+            self.note_opening(port, error.kind);
+            self.wait(port, error.message);
         }
         effects.extend(self.tell_all());
         if let Some(call) = underway.call {

@@ -5,7 +5,7 @@ use vrouter_types::{Label, PortId, Prefix, VrfId};
 
 use super::state::Backoff;
 use super::{Overlay, Port, PortState, vrf_mut};
-use crate::event::{Answer, CallId, Effect, SavedPort};
+use crate::event::{Answer, CallId, Effect, Opening, SavedPort, Underway};
 use crate::openstack::RouteExtras;
 
 /// Numbers go round, so that packets in flight for a port that went never meet the next one; this many bounds the
@@ -286,8 +286,9 @@ impl Overlay {
 
     /// An interface of the host appeared: ports that wait for it go into service.
     pub(super) fn link_added(&mut self, name: &str) -> Vec<Effect> {
+        let unsaved = self.unsaved_ports();
         let waits = |port: &&Port| {
-            !port.is_up() && port.saved.request.host_interface == name && !self.is_unsaved(port.saved.port)
+            !port.is_up() && port.saved.request.host_interface == name && !unsaved.contains(&port.saved.port)
         };
         let ids: Vec<PortId> = self.ports.values().filter(waits).map(|port| port.saved.port).collect();
         ids.iter().for_each(|id| self.reset_retry(*id));
@@ -323,12 +324,20 @@ impl Overlay {
         }
     }
 
-    /// Ports that wait and whose time has come.
-    pub(super) fn retry_ports(&mut self) -> Vec<Effect> {
-        let due =
-            |port: &&Port| !port.is_up() && port.retry.is_due(self.now) && !self.is_unsaved(port.saved.port);
-        let ids: Vec<PortId> = self.ports.values().filter(due).map(|port| port.saved.port).collect();
-        ids.into_iter().flat_map(|id| self.bring_up(id)).collect()
+    /// Ports that wait and whose time has come: all are tried at once, since a hypervisor may have hundreds of machines
+    /// that do not run, and those cost nothing but the attempt.
+    pub(super) fn retry_ports(&mut self) -> Option<Effect> {
+        let unsaved = self.unsaved_ports();
+        let due = |port: &&Port| {
+            !port.is_up() && port.retry.is_due(self.now) && !unsaved.contains(&port.saved.port)
+        };
+        let opening = |port: &Port| Opening {
+            port: port.saved.port,
+            interface: port.saved.request.host_interface.clone(),
+            vlan: port.saved.request.vlan,
+        };
+        let open: Vec<Opening> = self.ports.values().filter(due).map(opening).collect();
+        (!open.is_empty()).then(|| Effect::OpenPorts(Underway { open, ..Underway::default() }))
     }
 
     fn free_number(&self) -> Option<PortId> {

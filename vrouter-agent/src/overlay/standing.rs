@@ -54,15 +54,11 @@ impl Port {
 impl Overlay {
     /// LOCAL_PREF and, if it differs from the VRF's, MULTI_EXIT_DISC of the route to one address of a port.
     pub(super) fn preference(&self, port: &Port, vrf: &Vrf, address: IpAddr) -> (u32, Option<u32>) {
-        let wanted =
-            port.extras.own.get(&address).and_then(|own| own.local_pref).or(port.saved.request.local_pref);
-        let base = wanted.unwrap_or(vrf.config.policy.local_pref);
         let med = vrf.config.policy.med;
         if let Some(more) = port.saved.active.get(&address) {
-            // What the operator or neutron asks for is told as it is, but for a draw.
-            let active = if wanted.is_some() { 0 } else { ACTIVE };
-            return (base.saturating_add(active).saturating_add(*more), med);
+            return (active_preference(port, vrf, address, *more), med);
         }
+        let base = wanted_preference(port, address).unwrap_or(vrf.config.policy.local_pref);
         let is_incoming = port.incoming.contains(&address);
         (base, if is_incoming { Some(med.unwrap_or_default().saturating_add(INCOMING_MED)) } else { med })
     }
@@ -120,9 +116,7 @@ impl Overlay {
         };
         let others = self.others(vrf_id, address);
         let before = port.saved.active.get(&address).copied();
-        let mut trial = port.clone();
-        trial.saved.active.insert(address, 0);
-        let (ours, _) = self.preference(&trial, vrf, address);
+        let ours = active_preference(port, vrf, address, 0);
         // One more than the most, where that is not less anyway.
         let more = others.map_or(0, |others| others.saturating_add(1).saturating_sub(ours));
         if before.is_some_and(|had| had >= more) {
@@ -225,4 +219,17 @@ impl Overlay {
         }
         effects
     }
+}
+
+/// The LOCAL_PREF that the operator or neutron asks for.
+fn wanted_preference(port: &Port, address: IpAddr) -> Option<u32> {
+    port.extras.own.get(&address).and_then(|own| own.local_pref).or(port.saved.request.local_pref)
+}
+
+/// The LOCAL_PREF of an address that the machine has shown, which says so much more than an active one's does anyway.
+fn active_preference(port: &Port, vrf: &Vrf, address: IpAddr, more: u32) -> u32 {
+    // What somebody asks for is told as it is, but for a draw.
+    let wanted = wanted_preference(port, address);
+    let ours = wanted.unwrap_or_else(|| vrf.config.policy.local_pref.saturating_add(ACTIVE));
+    ours.saturating_add(more)
 }

@@ -58,9 +58,13 @@ impl Overlay {
         self.ports.contains_key(&id) || self.orphans.values().any(|(saved, _)| saved.port == id)
     }
 
-    /// Whether a port's file is not on disk yet.
-    pub(super) fn is_unsaved(&self, id: PortId) -> bool {
-        self.unsaved.iter().any(|write| matches!(write, Write::Port(saved) if saved.port == id))
+    /// Ports whose files are not on disk yet: they do not go into service.
+    pub(super) fn unsaved_ports(&self) -> BTreeSet<PortId> {
+        let port = |write: &Write| match write {
+            Write::Port(saved) => Some(saved.port),
+            _ => None,
+        };
+        self.unsaved.iter().filter_map(port).collect()
     }
 
     /// The port is gone: nothing of it is to be written any more.
