@@ -119,6 +119,7 @@ fn read_inner(port: &Port, frame: &mut Frame<'_>) -> Result<Packet, DropReason> 
     if !port.has(packet.dst) && port.floating(packet.dst).is_none() {
         return Err(DropReason::WrongDestination);
     }
+    check_destination(packet.dst)?;
     if !icmp::is_host(packet.src) {
         return Err(DropReason::MartianSource);
     }
@@ -126,6 +127,17 @@ fn read_inner(port: &Port, frame: &mut Frame<'_>) -> Result<Packet, DropReason> 
         return Err(DropReason::LinkLocal);
     }
     Ok(packet)
+}
+
+/// Whoever has a prefix does not have all that is in it: a workload may have the default route.
+fn check_destination(dst: IpAddr) -> Result<(), DropReason> {
+    match dst {
+        _ if icmp::is_host(dst) && !is_link_local(dst) => Ok(()),
+        _ if dst.is_multicast() => Err(DropReason::Multicast),
+        _ if icmp::is_group(dst) => Err(DropReason::Broadcast),
+        _ if is_link_local(dst) => Err(DropReason::LinkLocal),
+        _ => Err(DropReason::MartianDestination),
+    }
 }
 
 /// Routers at the far end report errors from 169.254.1.1, as we do. Nothing else of a link leaves it (RFC 3927 §7): what

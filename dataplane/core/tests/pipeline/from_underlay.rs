@@ -105,6 +105,40 @@ fn a_link_local_source_comes_from_afar_with_errors_only() {
 }
 
 #[test]
+fn who_has_any_address_has_none_that_is_no_hosts() {
+    use DropReason::*;
+    let mut lab = Lab::new();
+    let mut port = lab.fib.port(CITY).unwrap().clone();
+    port.prefixes = vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()];
+    lab.fib.insert_port(port.into());
+    let mut arrive = |dst: &str| {
+        let src = if dst.contains(':') { "fd00:20:12::7" } else { "10.20.12.7" };
+        lab.underlay(&labelled(16, true, 64, &udp(src, dst, 1)))
+    };
+    for dst in ["198.18.0.1", "fd00:99::1"] {
+        assert_eq!(arrive(dst).verdict, Verdict::ToPort(CITY));
+    }
+    for (dst, reason) in [
+        ("224.0.0.9", Multicast),
+        ("239.255.255.250", Multicast),
+        ("ff02::1", Multicast),
+        ("ff0e::1", Multicast),
+        ("255.255.255.255", Broadcast),
+        ("127.0.0.1", MartianDestination),
+        ("0.0.0.0", MartianDestination),
+        ("250.1.1.1", MartianDestination),
+        ("::1", MartianDestination),
+        ("::", MartianDestination),
+        ("::ffff:10.20.11.2", MartianDestination),
+        ("169.254.169.254", LinkLocal),
+        ("169.254.1.1", LinkLocal),
+        ("fe80::1", LinkLocal),
+    ] {
+        assert_drop(&arrive(dst), reason);
+    }
+}
+
+#[test]
 fn only_known_provider_edges_are_heard() {
     let mut lab = Lab::new();
     let bytes = labelled(16, true, 64, &udp("10.20.12.7", "10.20.11.2", 20));
