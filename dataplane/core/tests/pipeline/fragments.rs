@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use dataplane_core::policy::{Policy, Remote, Rule, Service};
-use dataplane_core::segment::{SegmentError, segment};
+use dataplane_core::segment::{Headers, SegmentError, Step, segment};
 use dataplane_core::{DropReason, Frame, Port, Verdict, VnetHeader};
+use proptest::prelude::*;
 
 use crate::lab::{CITY, CITY_2, Lab, assert_drop};
 use crate::packets::{TCP, fix_v4, flags, ip, labelled, udp, udp_ports};
@@ -60,12 +61,7 @@ fn a_fragment_that_runs_over_the_longest_datagram_is_refused_at_every_entry() {
 /// Who may come in to port 80 must not get to port 22 by a fragment which, cut for a small MTU, begins a datagram.
 #[test]
 fn no_later_fragment_becomes_a_packet_of_its_own_behind_the_rules() {
-    let mut lab = Lab::new();
-    let mut port = Port::clone(lab.fib.port(CITY_2).unwrap());
-    let web = Rule { v4: true, protocol: Some(TCP), service: Service::Ports(80..=80), remote: Remote::Any };
-    port.policy = Some(Arc::new(Policy { generation: 1, ingress: [web].into(), egress: Box::default() }));
-    port.mtu = 1380;
-    lab.fib.insert_port(Arc::new(port));
+    let mut lab = behind_a_rule(1380);
     let first = flags(crate::packets::tcp("10.20.12.7", "10.20.11.3", 0x10, &[], 60), 0x2000);
     assert_eq!(lab.underlay(&labelled(17, true, 64, &first)).verdict, Verdict::ToPort(CITY_2));
     // 1360 octets fit: the second piece would lie at 8192 times eight octets, which the field cannot tell from zero.
@@ -76,6 +72,68 @@ fn no_later_fragment_becomes_a_packet_of_its_own_behind_the_rules() {
     let mut bytes = later.clone();
     let mut frame = Frame::new(&mut bytes, VnetHeader::NONE);
     assert_eq!(segment(&mut frame, &[], 1380, true).err(), Some(SegmentError::Malformed));
+}
+
+/// The second workload with a rule for port 80, and an MTU that packets from afar do not all fit.
+fn behind_a_rule(mtu: u16) -> Lab {
+    let mut lab = Lab::new();
+    let mut port = Port::clone(lab.fib.port(CITY_2).unwrap());
+    let web = Rule { v4: true, protocol: Some(TCP), service: Service::Ports(80..=80), remote: Remote::Any };
+    port.policy = Some(Arc::new(Policy { generation: 1, ingress: [web].into(), egress: Box::default() }));
+    port.mtu = mtu;
+    lab.fib.insert_port(Arc::new(port));
+    lab
+}
+
+/// What leaves for a port of this MTU, as the worker cuts it.
+fn cut(packet: &[u8], mtu: u16) -> Vec<Vec<u8>> {
+    if packet.len() <= usize::from(mtu) {
+        return vec![packet.to_vec()];
+    }
+    let mut bytes = packet.to_vec();
+    let mut slices = segment(&mut Frame::new(&mut bytes, VnetHeader::NONE), &[], mtu.into(), true).unwrap();
+    let mut memory = vec![0; 1 << 16];
+    let (mut headers, mut found) = (Headers::new(&mut memory, 0), Vec::new());
+    while let Step::Slice(slice) = slices.next(packet, &mut headers) {
+        found.push(slice);
+    }
+    found
+        .iter()
+        .map(|slice| [&memory[slice.header.clone()], &packet[slice.payload.clone()]].concat())
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Whatever fragments come, a packet that begins at its transport header goes to where the rule leads.
+    #[test]
+    fn what_begins_behind_a_rule_begins_as_the_rule_says(
+        fragments in proptest::collection::vec(
+            (prop_oneof![Just(0u16), 0u16..3, 8000u16..0x2000], any::<bool>(), 20usize..1500, 0u8..3, any::<bool>()),
+            1..12,
+        ),
+        mtu in 68u16..1500,
+    ) {
+        let mut lab = behind_a_rule(mtu);
+        for (offset, more, payload, id, web) in fragments {
+            let header = [0x9c, 0x40, 0, if web { 80 } else { 22 }, 0, 0, 0, 1];
+            // Again and again: wherever it is cut, something like a header begins.
+            let content = header.into_iter().cycle().take(payload).collect();
+            let mut packet = ip("10.20.12.7", "10.20.11.3", TCP, content, 16);
+            packet[5] = id;
+            let packet = flags(packet, offset | if more { 0x2000 } else { 0 });
+            let out = lab.underlay(&labelled(17, true, 64, &packet));
+            if out.verdict != Verdict::ToPort(CITY_2) {
+                continue;
+            }
+            for piece in cut(&out.bytes, mtu) {
+                let offset = u16::from_be_bytes([piece[6], piece[7]]) & 0x1fff;
+                prop_assert!(usize::from(offset) * 8 + piece.len() <= 65_535);
+                prop_assert!(offset != 0 || piece[22..24] == [0, 80], "{:?}", piece);
+            }
+        }
+    }
 }
 
 /// The first fragment of this IPv6 packet with a destination options header inside, and a later one of the same.
