@@ -14,6 +14,7 @@ use std::sync::atomic::{
 };
 
 use vrouter_types::PortId;
+use zerocopy::FromZeros;
 
 use super::life::{FRAGMENT_MS, FlowState, Seen};
 pub(crate) use super::words::FlowRef;
@@ -30,13 +31,14 @@ pub(super) const BUCKET: usize = 8;
 /// Ports have shares by their numbers, which go round below this.
 const PORTS: usize = 4096;
 /// One cache line of heads.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+#[derive(Debug, Default, FromZeros)]
+#[repr(C, align(64))]
 struct Bucket([AtomicU64; BUCKET]);
 
 /// The words of a key; in the upper half of the sixth, who began and how the flow is translated; then the address that
 /// others see; then its VRF, or the slot that this one points to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
+#[repr(C)]
 struct Slot {
     words: [AtomicU64; WORDS],
     life: AtomicU64,
@@ -44,7 +46,8 @@ struct Slot {
 }
 
 /// What one port holds.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromZeros)]
+#[repr(C)]
 pub(super) struct Share {
     slots: AtomicU32,
     node_ports: AtomicU32,
@@ -69,8 +72,10 @@ pub(super) struct Store {
     used: AtomicU32,
 }
 
-fn boxed<T: Default>(count: usize) -> Box<[T]> {
-    std::iter::repeat_with(T::default).take(count).collect()
+/// All zeros is free, and the allocator has zeros without touching them: what no flow has used takes no memory.
+fn boxed<T: Default + FromZeros>(count: usize) -> Box<[T]> {
+    let zeroed = <[T]>::new_box_zeroed_with_elems(count);
+    zeroed.unwrap_or_else(|_| std::iter::repeat_with(T::default).take(count).collect())
 }
 
 impl Store {
