@@ -14,7 +14,7 @@
 //! flow at once may make it twice; the first in its bucket is then the one that counts, the other times out.
 //!
 //! A flow is never given up before its time. When there is no room, or the port has used up its share, the new flow is
-//! refused: a flood costs whoever floods. Nobody sweeps but those who need room, at most once in a second.
+//! refused: a flood costs whoever floods. The last quarter is for ports that hold little. Nobody sweeps but those who need room, at most once in a second.
 
 mod keep;
 mod life;
@@ -48,11 +48,11 @@ pub use usage::{FlowUse, FlowView};
 pub struct FlowLimits {
     /// Slots in all, of some hundred octets each. A flow whose port is translated takes two.
     pub flows: usize,
-    /// Slots that one port may hold.
+    /// Slots that one port may hold; a sixteenth of that once three quarters of all are in use.
     pub per_port: u32,
     /// Flows that may leave with the node's address at once, each of which takes a port there.
     pub node_ports: u32,
-    /// How many of these one port may hold.
+    /// How many of these one port may hold; a sixteenth of that once three quarters of all are in use.
     pub node_ports_per_port: u32,
 }
 
@@ -234,17 +234,22 @@ impl FlowTable {
     }
 
     fn check_share(&self, store: &Store, new: &NewFlow) -> Result<(), DropReason> {
-        let share = store.share(new.tuple.port);
-        if share.slots() >= self.limits.per_port {
+        if self.is_spent(store, new.tuple.port) {
             return Err(DropReason::FlowLimitPort);
         }
-        if matches!(new.translation, Translation::Node(..))
-            && (share.node_ports() >= self.limits.node_ports_per_port
-                || store.node_ports() >= self.limits.node_ports)
+        let FlowLimits { node_ports: all, node_ports_per_port: each, .. } = self.limits;
+        let (used, own) = (store.node_ports(), store.share(new.tuple.port).node_ports());
+        if matches!(new.translation, Translation::Node(..)) && (own >= share(each, used, all) || used >= all)
         {
             return Err(DropReason::SnatExhausted);
         }
         Ok(())
+    }
+
+    /// Whether the port holds its share of slots.
+    fn is_spent(&self, store: &Store, port: PortId) -> bool {
+        let all = u32::try_from(self.limits.flows).unwrap_or(u32::MAX);
+        store.share(port).slots() >= share(self.limits.per_port, store.used(), all)
     }
 
     /// The alias of a flow that is being made: with the workload's own port, or one that is free towards that end.
@@ -287,7 +292,7 @@ impl FlowTable {
         if store.find_target(&key, self.key, now_ms).is_some() {
             return Ok(());
         }
-        let is_spent = || store.share(flow.tuple.port).slots() >= self.limits.per_port;
+        let is_spent = || self.is_spent(store, flow.tuple.port);
         if is_spent() && (!self.sweep(now_ms) || is_spent()) {
             return Err(DropReason::FlowLimitPort);
         }
@@ -341,6 +346,13 @@ impl FlowTable {
         store.sweep(now_ms);
         true
     }
+}
+
+/// What one may hold of all. Once three quarters are in use, the rest is for whoever holds little: a few ports that take
+/// all they may, as those of one tenant, leave others room.
+fn share(most: u32, used: u32, all: u32) -> u32 {
+    const LITTLE: u32 = 16;
+    if used < all / 4 * 3 { most } else { most.min((most / 16).max(LITTLE)) }
 }
 
 impl slot::Key {

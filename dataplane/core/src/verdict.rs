@@ -131,7 +131,7 @@ drop_reasons! {
     PolicyEgress "policy-egress" "No rule of the port's security groups lets the workload send this.";
     PolicyIngress "policy-ingress" "No rule of the port's security groups lets this in to the workload.";
     FlowTableFull "flow-table-full" "A new flow, and no room to remember it: established flows are never given up for new ones.";
-    FlowLimitPort "flow-limit-port" "A new flow of a port that holds its share of the flow table already.";
+    FlowLimitPort "flow-limit-port" "A new flow of a port that holds its share of the flow table already: a small one where the table is nearly full.";
     FlowFragment "flow-fragment" "A later fragment whose first fragment was not seen, where ports decide.";
     FlowClash "flow-clash" "The flow's addresses and ports mean another flow already, once translated.";
     SnatExhausted "snat-ports-exhausted" "A new flow with the node's address, and the workload or the node has no port left for it.";

@@ -137,6 +137,30 @@ fn a_flood_is_refused_and_costs_no_old_flow() {
 }
 
 #[test]
+fn a_few_that_take_all_they_may_leave_room_for_whoever_holds_little() {
+    // As by default: a port's share is a quarter of all flows, an eighth of the node's ports, and one tenant has many.
+    let flows = table(FlowLimits { per_port: 256, ..limits(1024) });
+    let nodes = table(FlowLimits { node_ports: 512, node_ports_per_port: 64, ..limits(4096) });
+    for number in 0..300 {
+        (0..4).for_each(|port| {
+            let _ = plain(&flows, tuple(port, UDP, number), 10);
+        });
+        (0..8).for_each(|port| {
+            let _ = node(&nodes, tuple(port, UDP, number), 10);
+        });
+    }
+    assert_eq!(plain(&flows, tuple(0, UDP, 999), 10).err(), Some(DropReason::FlowLimitPort));
+    assert_eq!(node(&nodes, tuple(0, UDP, 999), 10).err(), Some(DropReason::SnatExhausted));
+    for number in 0..16 {
+        assert!(plain(&flows, tuple(77, UDP, number), 10).is_ok(), "{number} {:?}", flows.usage(10));
+        assert!(node(&nodes, tuple(77, UDP, number), 10).is_ok(), "{number} {:?}", nodes.usage(10));
+    }
+    // It is nobody's for good: when those are over, a port may have its share again.
+    let again = (0..400).filter(|number| plain(&flows, tuple(5, UDP, *number), 100_000).is_ok());
+    assert_eq!(again.count(), 256);
+}
+
+#[test]
 fn fragments_count_among_a_ports_share_and_stay_within_it() {
     let table = table(FlowLimits { per_port: 10, ..limits(512) });
     let flow = plain(&table, tuple(1, UDP, 1), 0).unwrap();
