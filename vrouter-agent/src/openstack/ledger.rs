@@ -17,6 +17,7 @@ use vrouter_types::{MacAddr, RouteTarget};
 use super::attachment::AttachmentKey;
 use super::{Attachment, Change, Detachment, LIMITS, Plug, PlugKind, Uuid, Write};
 use crate::event::Millis;
+use index::Few;
 
 /// Numbers of route distinguishers for instances: the operator's own VRFs count from 1 up, ports from 61440.
 const INSTANCE_RDS: std::ops::Range<u16> = 32_768..32_768 + INSTANCES;
@@ -85,9 +86,9 @@ pub struct Ledger {
     skipped: BTreeMap<String, String>,
     /// Plugs by tap, by MAC address, and attachments by both.
     plug_by_tap: BTreeMap<String, Uuid>,
-    plugs_by_mac: BTreeMap<MacAddr, BTreeSet<Uuid>>,
-    attached_by_tap: BTreeMap<String, BTreeSet<AttachmentKey>>,
-    attached_by_mac: BTreeMap<MacAddr, BTreeSet<AttachmentKey>>,
+    plugs_by_mac: BTreeMap<MacAddr, Few<Uuid>>,
+    attached_by_tap: BTreeMap<String, Few<AttachmentKey>>,
+    attached_by_mac: BTreeMap<MacAddr, Few<AttachmentKey>>,
     awaited: sync::Awaited,
 }
 

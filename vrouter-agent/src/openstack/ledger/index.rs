@@ -1,6 +1,6 @@
 //! Who speaks of which tap: plugs by tap and by MAC address, attachments by both.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vrouter_types::MacAddr;
 
@@ -59,18 +59,67 @@ impl Ledger {
         if self.plug_by_tap.contains_key(named) {
             return named;
         }
-        let same_mac = self.plugs_by_mac.get(&mac).filter(|plugs| plugs.len() == 1);
-        let plug = same_mac.and_then(|plugs| self.plugs.get(plugs.first()?));
+        let same_mac = self.plugs_by_mac.get(&mac).map(|plugs| plugs.0.as_slice());
+        let plug = same_mac.and_then(|plugs| if let [only] = plugs { self.plugs.get(only) } else { None });
         plug.map_or(named, |plug| &plug.interface)
     }
 }
 
 /// Takes one of many under a key.
-fn remove<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: &V) {
+fn remove<K: Ord, V: Ord>(index: &mut BTreeMap<K, Few<V>>, key: K, value: &V) {
     if let Some(values) = index.get_mut(&key) {
         values.remove(value);
-        if values.is_empty() {
+        if values.0.is_empty() {
             index.remove(&key);
         }
+    }
+}
+
+/// A set of mostly one, in order, which then takes the memory of one.
+#[derive(Debug, Clone)]
+pub(super) struct Few<V>(Vec<V>);
+
+impl<V> Default for Few<V> {
+    fn default() -> Few<V> {
+        Few(Vec::new())
+    }
+}
+
+impl<V: Ord> Few<V> {
+    fn insert(&mut self, value: V) {
+        let Err(place) = self.0.binary_search(&value) else { return };
+        if self.0.is_empty() {
+            self.0.reserve_exact(1);
+        }
+        self.0.insert(place, value);
+    }
+
+    fn remove(&mut self, value: &V) {
+        if let Ok(place) = self.0.binary_search(value) {
+            self.0.remove(place);
+        }
+    }
+}
+
+impl<'f, V> IntoIterator for &'f Few<V> {
+    type Item = &'f V;
+    type IntoIter = std::slice::Iter<'f, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_are_a_set_in_order() {
+        let mut few = Few::default();
+        [3, 1, 2, 3, 1].into_iter().for_each(|value| few.insert(value));
+        assert_eq!(few.into_iter().collect::<Vec<_>>(), [&1, &2, &3]);
+        [2, 7].iter().for_each(|value| few.remove(value));
+        assert_eq!(few.into_iter().collect::<Vec<_>>(), [&1, &3]);
     }
 }
