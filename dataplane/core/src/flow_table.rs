@@ -215,7 +215,7 @@ impl FlowTable {
     fn try_begin(&self, new: &NewFlow, now_ms: u64) -> Result<Flow, DropReason> {
         let store = self.store.get().ok_or(DropReason::FlowTableFull)?;
         let key = slot::Key::of(Kind::Flow, &new.tuple);
-        self.check_share(store, new)?;
+        self.check_share(store, new, share)?;
         let claim = store.claim(&key, self.key, now_ms).ok_or(DropReason::FlowTableFull)?;
         let translation = match new.translation.alias() {
             None => new.translation,
@@ -233,8 +233,13 @@ impl FlowTable {
         Ok(flow)
     }
 
-    fn check_share(&self, store: &Store, new: &NewFlow) -> Result<(), DropReason> {
-        if self.is_spent(store, new.tuple.port) {
+    fn check_share(
+        &self,
+        store: &Store,
+        new: &NewFlow,
+        share: fn(u32, u32, u32) -> u32,
+    ) -> Result<(), DropReason> {
+        if self.is_spent(store, new.tuple.port, share) {
             return Err(DropReason::FlowLimitPort);
         }
         let FlowLimits { node_ports: all, node_ports_per_port: each, .. } = self.limits;
@@ -247,7 +252,7 @@ impl FlowTable {
     }
 
     /// Whether the port holds its share of slots.
-    fn is_spent(&self, store: &Store, port: PortId) -> bool {
+    fn is_spent(&self, store: &Store, port: PortId, share: fn(u32, u32, u32) -> u32) -> bool {
         let all = u32::try_from(self.limits.flows).unwrap_or(u32::MAX);
         store.share(port).slots() >= share(self.limits.per_port, store.used(), all)
     }
@@ -292,7 +297,7 @@ impl FlowTable {
         if store.find_target(&key, self.key, now_ms).is_some() {
             return Ok(());
         }
-        let is_spent = || self.is_spent(store, flow.tuple.port);
+        let is_spent = || self.is_spent(store, flow.tuple.port, share);
         if is_spent() && (!self.sweep(now_ms) || is_spent()) {
             return Err(DropReason::FlowLimitPort);
         }

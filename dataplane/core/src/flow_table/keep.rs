@@ -40,7 +40,8 @@ impl FlowTable {
         let seen = Seen { sender: Sender::Beginner, flags: 0 };
         let new = NewFlow { tuple, begun, translation, other_end: None, seen, policy: NO_POLICY };
         let key = Key::of(Kind::Flow, &tuple);
-        if self.check_share(store, &new).is_err() || store.is_taken(&key, self.key) {
+        // It had its place in the last run, whoever else holds much.
+        if self.check_share(store, &new, |most, _, _| most).is_err() || store.is_taken(&key, self.key) {
             return false;
         }
         let Some(claim) = store.claim(&key, self.key, now_ms) else { return false };
@@ -191,6 +192,37 @@ mod tests {
         assert_eq!(next.find_alias(&alias, 6).map(|flow| flow.tuple), Some(other));
         assert!(!next.take_back(&fib, &kept[0], 6), "only once");
         assert_eq!(next.usage(6).node_ports, 2);
+    }
+
+    #[test]
+    fn a_table_nearly_full_comes_back_as_a_whole() {
+        let table = || {
+            // Its slots are a power of two, so that no bucket runs over.
+            let limits = FlowLimits { flows: 520, per_port: 130, ..FlowLimits::default() };
+            let table = FlowTable::new(limits, [1, 2]);
+            table.prepare();
+            table
+        };
+        let (old, next) = (table(), table());
+        let of = |port, number| {
+            let new = new("10.0.0.2", "10.9.9.9", UDP, Translation::None);
+            NewFlow { tuple: FlowTuple { port: PortId(port), local_port: number, ..new.tuple }, ..new }
+        };
+        // Three ports hold their share, and many hold little.
+        let held = (0..3).flat_map(|port| (0..130).map(move |number| (port, number)));
+        for (port, number) in held.chain((3..23).flat_map(|port| [(port, 1), (port, 2)])) {
+            old.begin(&of(port, number), 100).unwrap();
+        }
+        let mut fib = Fib::new();
+        for id in (0..23).map(PortId) {
+            let mut port = Port::new(id, VrfId(0), MacAddr([2; 6]));
+            port.addresses.push("10.0.0.2".parse().unwrap());
+            fib.insert_port(port.into());
+        }
+        let kept: Vec<_> = old.keep(200).collect();
+        assert_eq!(kept.len(), 3 * 130 + 40);
+        assert_eq!(kept.iter().filter(|octets| !next.take_back(&fib, *octets, 5)).count(), 0);
+        assert_eq!(next.begin(&of(0, 999), 5).err(), Some(crate::DropReason::FlowLimitPort));
     }
 
     #[test]
