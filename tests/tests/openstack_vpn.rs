@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use serde_json::{Value, json};
+use vrouter_tests::cni_run::ip_json;
 use vrouter_tests::fixture::{ASN, gateway, wait_routes};
 use vrouter_tests::lab::underlay_v4;
 use vrouter_tests::openstack::{Machine, Port, reaches, vpn_api, with_openstack};
@@ -298,4 +299,47 @@ fn a_thousand_ports_in_a_thousand_vrfs_are_announced_and_cost_no_thread_and_no_d
             .count(),
         0
     );
+}
+
+#[test]
+fn a_tenants_machine_with_the_addresses_of_a_neighbor_and_a_provider_edge_takes_nothing_from_others() {
+    let stage = stage();
+    let pod = stage.one.add_pod("sensor");
+    let port = Port::new(7);
+    let own = [port.ipv4.into()];
+    let machine = Machine::boot("vm", stage.hypervisor.namespace(), &port.tap, port.mac, &own);
+    stage.attach(&port.attach("ipvpn-net", "4200000000:100"));
+    wait_routes(&stage.one, &own);
+    reaches(pod.namespace(), port.ipv4.into());
+    // Another tenant names its machine after the reflector, the gateway, and one that is neither.
+    let other = Port::new(8);
+    let free: std::net::IpAddr = "192.0.2.200".parse().unwrap();
+    let taken = [stage.gobgp.address(), underlay_v4(11).into()];
+    let theirs = [taken[0], taken[1], free];
+    let _their_machine =
+        Machine::boot("their-vm", stage.hypervisor.namespace(), &other.tap, other.mac, &theirs);
+    for address in &theirs {
+        let attach = other.attach("ipvpn-other", "4200000000:200");
+        stage.attach(&with(attach, &json!({ "ip_address": format!("{address}/32") })));
+    }
+    wait_until("the other tenant's machine to be served", PATIENCE, || {
+        let ports = stage.hypervisor.ctl_json(&["show", "ports"]);
+        ports["ports"].as_array().unwrap().iter().all(|port| port["state"] == "up")
+    });
+    let routes = ip_json(stage.hypervisor.namespace(), &["route", "show", "dev", "vrouter0"]);
+    let to: Vec<&str> = routes.as_array().unwrap().iter().filter_map(|route| route["dst"].as_str()).collect();
+    assert!(to.contains(&free.to_string().as_str()), "it is reached like any other: {to:?}");
+    assert!(taken.iter().all(|address| !to.contains(&address.to_string().as_str())), "{to:?}");
+    // Tunnels and sessions go where they went.
+    for _ in 0..3 {
+        reaches(pod.namespace(), port.ipv4.into());
+        pod.addresses()
+            .into_iter()
+            .filter(std::net::IpAddr::is_ipv4)
+            .for_each(|address| reaches(&machine.namespace, address));
+    }
+    let problems = stage.hypervisor.status().problems.join("\n");
+    assert!(taken.iter().all(|address| problems.contains(&format!("{address}:"))), "{problems}");
+    stage.attach(&with(port.attach("ipvpn-net", "4200000000:100"), &json!({ "local_pref": 150 })));
+    stage.wait_heard("vpnv4", &format!("{}/32", port.ipv4), &["LocalPref: 150"]);
 }
