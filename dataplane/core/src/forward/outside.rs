@@ -233,7 +233,8 @@ impl<'p, R: Recorder> Pipeline<'p, R> {
         let local = NewEnd { end: End::Destination, address: tuple.local, port: Some(tuple.local_port) };
         translate(frame, &mut packet, local);
         let served = matches!(flow.translation, Translation::Metadata(..) | Translation::Dns(..));
-        if served && !is_error {
+        // Errors of others come from where they come; those of the service itself from where it was asked.
+        if served && (!is_error || self.fib.gateway.has(packet.src)) {
             let asked = NewEnd { end: End::Source, address: tuple.remote, port: Some(tuple.remote_port) };
             translate(frame, &mut packet, asked);
         }

@@ -146,14 +146,8 @@ fn set_quoted(bytes: &mut [u8], base: usize, new: NewEnd) -> Delta {
     let nothing = Delta::default();
     let about = bytes.get(base..).and_then(|quote| Packet::read(quote).ok());
     let Some(about) = about.filter(|about| about.is_v4() == new.address.is_ipv4()) else { return nothing };
-    let (end, was) = match new.end {
-        End::Source => (End::Destination, about.dst),
-        End::Destination => (End::Source, about.src),
-    };
+    let end = if new.end == End::Source { End::Destination } else { End::Source };
     let quoted = NewEnd { end, ..new };
-    if was == new.address {
-        return nothing;
-    }
     let Some(addresses) = set_address(bytes, base, about.is_v4(), quoted) else { return nothing };
     // The header's checksum makes up for the address, so that over IPv4 nothing changes under the error's own.
     let header = if about.is_v4() { nothing } else { addresses };

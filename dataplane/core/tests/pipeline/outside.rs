@@ -326,6 +326,18 @@ fn the_agents_services_know_a_port_by_the_address_that_stands_for_it() {
     }
     let out = lab.port(CITY, &udp_ports("10.20.11.2", "169.254.1.1", (4000, 53), 20));
     assert_eq!((out.verdict, ports(&out.bytes)), (Verdict::ToHost, (4000, 5300)));
+    // Nobody listens there, says the kernel: the workload hears it of what it asked.
+    for (pod, asked) in [("10.20.11.2", "169.254.1.1"), ("fd00:20:11::2", "fe80::1")] {
+        let question = udp_ports(pod, asked, (4001, 53), 20);
+        let out = lab.port(CITY, &question);
+        let (kind, protocol) = if pod.contains(':') { ([1, 4], ICMPV6) } else { ([3, 3], ICMP) };
+        let error = |src: &str, dst: &str, about: &[u8]| {
+            ip(src, dst, protocol, [&kind[..], &[0; 6], about].concat(), 2)
+        };
+        let back = lab.host(&error(asked, &ends(&out.bytes).0, &out.bytes));
+        assert_eq!(back.verdict, Verdict::ToPort(CITY));
+        assert_eq!(back.bytes, error(asked, pod, &question));
+    }
     // Who is not served is not served.
     assert!(matches!(
         lab.port(CITY_2, &tcp("10.20.11.3", "169.254.169.254", SYN, &[], 0)).verdict,
