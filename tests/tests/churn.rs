@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use agent_api::{AttachPort, Client, DetachPort, PortKey, PortKind};
+use serde_json::Value;
 use vrouter_tests::fixture::{gateway, pair};
+use vrouter_tests::process::{command, run_ok};
 use vrouter_tests::{Answer, Lab, Node, PATIENCE, Pod, Probe, wait_for};
+use vrouter_types::MacAddr;
 
 /// The containers that the agent has ports for.
 fn containers(node: &Node) -> BTreeSet<String> {
@@ -99,6 +103,69 @@ fn pods_added_at_once_get_addresses_and_labels_of_their_own() {
     for pod in &pods[1..] {
         assert_eq!(Probe::default().send(pods[0].namespace(), pod.v4().into()), Answer::Reply);
     }
+}
+
+/// Interfaces that the host's own stack is shut out of.
+fn guarded(node: &Node) -> BTreeSet<String> {
+    let shown = run_ok(node.namespace(), &mut command("nft", &["-j", "list", "chains", "netdev"]));
+    let shown: Value = serde_json::from_str(&shown).expect("nft writes JSON");
+    let chains = shown["nftables"].as_array().cloned().unwrap_or_default();
+    chains.iter().filter_map(|chain| chain["chain"]["name"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn taps_that_go_all_at_once_are_the_hosts_again_and_those_that_come_back_are_not() {
+    const TAPS: u8 = 60;
+    let lab = Lab::new();
+    let mut node = Node::start(&lab, "gw-11", 11, &gateway(11, &[]));
+    let name = |number: u8| format!("tap{number}");
+    let key = |number: u8| PortKey { container: name(number), interface: name(number) };
+    let attach = |node: &Node, number: u8| {
+        let request = AttachPort {
+            vrf: Some("city".to_owned()),
+            addresses: vec![[10, 50, 0, number].into()],
+            ..AttachPort::new(key(number), PortKind::Tap, name(number), MacAddr([2, 0, 0, 0, 0, number]))
+        };
+        Client::connect(node.socket(), PATIENCE).unwrap().attach(&request).unwrap();
+    };
+    let detach = |node: &Node, number: u8| {
+        let request = DetachPort { key: key(number) };
+        Client::connect(node.socket(), PATIENCE).unwrap().detach(&request).unwrap();
+    };
+    let wait_guarded = |node: &Node, wanted: &BTreeSet<String>| {
+        wait_for("guards of exactly the taps that are served", PATIENCE, || match guarded(node) {
+            guarded if guarded == *wanted => Ok(()),
+            guarded => Err(guarded),
+        });
+    };
+    let descriptors = |node: &Node| std::fs::read_dir(format!("/proc/{}/fd", node.pid())).unwrap().count();
+    (1..=TAPS).for_each(|number| node.namespace().add_tap(&name(number)));
+    let before = descriptors(&node);
+    for number in 1..=TAPS {
+        attach(&node, number);
+    }
+    wait_guarded(&node, &(1..=TAPS).map(name).collect());
+    // A third of them comes back while what was theirs is still being taken away.
+    for number in 1..=TAPS {
+        detach(&node, number);
+        if number % 3 == 0 {
+            attach(&node, number);
+        }
+    }
+    let stay: BTreeSet<String> = (1..=TAPS).filter(|number| number % 3 == 0).map(name).collect();
+    wait_guarded(&node, &stay);
+    wait_for("no more sockets than taps", PATIENCE, || match descriptors(&node) {
+        now if now <= before + stay.len() => Ok(()),
+        now => Err((before, now)),
+    });
+    // Killed before it has given them back: the next run does.
+    for number in 1..=TAPS / 2 {
+        detach(&node, number);
+    }
+    node.kill9();
+    node.start_agent();
+    let stay: BTreeSet<String> = (1 + TAPS / 2..=TAPS).filter(|number| number % 3 == 0).map(name).collect();
+    wait_guarded(&node, &stay);
 }
 
 #[test]
