@@ -207,7 +207,7 @@ impl StateDir {
         if routes.vrfs.is_empty() {
             return if path.exists() { disk::remove(&path) } else { Ok(()) };
         }
-        self.write(&path, routes)
+        self.write_long(&path, routes, MAX_ROUTES_FILE)
     }
 
     /// DELs that are waiting, oldest name first.
@@ -307,8 +307,16 @@ impl StateDir {
     }
 
     fn write<T: Serialize>(&self, path: &Path, content: &T) -> io::Result<()> {
-        let written = disk::write(path, &Versioned { version: VERSION, content });
-        self.note_writing(&written);
+        self.write_long(path, content, MAX_FILE)
+    }
+
+    fn write_long<T: Serialize>(&self, path: &Path, content: &T, most: u64) -> io::Result<()> {
+        let written = disk::write(path, &Versioned { version: VERSION, content }, most);
+        let is_too_long = |error: &io::Error| error.kind() == io::ErrorKind::FileTooLarge;
+        // That is no fault of the directory's.
+        if !written.as_ref().is_err_and(is_too_long) {
+            self.note_writing(&written);
+        }
         written
     }
 

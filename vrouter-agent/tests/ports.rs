@@ -603,3 +603,19 @@ fn a_port_that_fails_to_come_back_leaves_a_shared_address_with_its_other_owner()
     assert_eq!(node.overlay.host_owner(ip("10.20.11.2")), Some(b.port));
     assert!(node.host_routes.contains(&ip("10.20.11.2")));
 }
+
+#[test]
+fn a_file_with_an_absurd_sequence_stops_nobody() {
+    let mut node = Node::new();
+    for name in ["a", "b"] {
+        let request = pod(&mut node, name, "city-x");
+        node.attach(request).unwrap();
+    }
+    let planted = node.disk.values_mut().next().unwrap();
+    planted.sequence = u64::MAX;
+    let mut node = node.restart(CONFIG, "boot-1");
+    assert_eq!(node.overlay.ports().count(), 1, "it makes no sense");
+    let request = pod(&mut node, "c", "city-x");
+    node.attach(request).unwrap();
+    assert!(node.overlay.problems().iter().any(|it| it.contains("a/eth0")), "{:?}", node.overlay.problems());
+}

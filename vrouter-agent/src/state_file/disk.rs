@@ -88,9 +88,13 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, most: u64) -> Result<Unseal
     sealed::unseal(&text)
 }
 
-/// The content is on disk when this returns.
-pub(super) fn write(path: &Path, content: &impl Serialize) -> io::Result<()> {
+/// The content is on disk when this returns. What is longer than this would not be read back, and is refused.
+pub(super) fn write(path: &Path, content: &impl Serialize, most: u64) -> io::Result<()> {
     let text = sealed::seal(content).map_err(io::Error::other)?;
+    if text.len() as u64 > most {
+        let why = format!("it would be {} octets, and more than {most} are not read back", text.len());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
     let new = path.with_extension(NEW);
     let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
     if written.is_err() {

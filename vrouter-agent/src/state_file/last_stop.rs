@@ -47,8 +47,10 @@ impl StateDir {
             entries.filter(|entry| entry.path().extension().is_some_and(|is| is == extension)).count()
         };
         let deletes = self.root.join(super::DELETES);
-        let bad = [&self.root, &self.root.join(super::PORTS), &deletes].map(|dir| count(dir, "bad"));
-        (count(&deletes, "json"), bad.iter().sum())
+        let inside = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path());
+        let dirs = inside.filter(|path| path.is_dir() && path.extension().is_none());
+        let bad: usize = dirs.chain([self.root.clone()]).map(|dir| count(&dir, "bad")).sum();
+        (count(&deletes, "json"), bad)
     }
 }
 
@@ -79,11 +81,17 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let state = StateDir::open(root.path()).unwrap();
         assert_eq!(state.left_over(), (0, 0));
-        for name in
-            ["deletes/a.json", "deletes/b.json", "deletes/c.json.bad", "ports/7.json.bad", "ports/8.json"]
-        {
+        fs::create_dir(root.path().join("attachments")).unwrap();
+        for name in [
+            "deletes/a.json",
+            "deletes/b.json",
+            "deletes/c.json.bad",
+            "ports/7.json.bad",
+            "ports/8.json",
+            "attachments/9.json.bad",
+        ] {
             fs::write(root.path().join(name), "").unwrap();
         }
-        assert_eq!(state.left_over(), (2, 2));
+        assert_eq!(state.left_over(), (2, 3));
     }
 }

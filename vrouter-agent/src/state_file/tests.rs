@@ -322,3 +322,16 @@ fn files_of_the_version_before_which_had_no_check_are_read() {
     assert_eq!(state.load().unwrap().ports, [saved(0)]);
     assert!(state.problems()[0].contains("check is missing"), "{:?}", state.problems());
 }
+
+#[test]
+fn what_would_not_be_read_back_is_refused_and_what_was_there_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let state = StateDir::open(root.path()).unwrap();
+    state.save_port(&saved(0)).unwrap();
+    let mut long = saved(0);
+    long.request.name = Some("x".repeat(usize::try_from(MAX_FILE).unwrap()));
+    assert_eq!(state.save_port(&long).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    assert!(state.is_writable(), "the directory is as good as before");
+    assert_eq!(state.load().unwrap().ports, [saved(0)]);
+    assert_eq!(names(&root.path().join(PORTS)), ["0.json"]);
+}
