@@ -548,7 +548,7 @@ fn what_many_attachments_of_one_tap_say_alike_is_held_once_and_what_is_too_much_
     node.openstack(Change::Attach((0..50).map(|n| behind(n, pairs(n * 64, 64))).collect())).unwrap();
     assert_eq!(node.overlay.ports().count(), 0);
     assert!(
-        node.overlay.problems().iter().any(|it| it.contains("2048 allowed address pairs")),
+        node.overlay.problems().iter().any(|it| it.contains("1024 allowed address pairs")),
         "{:?}",
         node.overlay.problems()
     );

@@ -18,8 +18,8 @@ const MAX_ADDRESSES: usize = 16;
 const MAX_PREFIXES: usize = 64;
 const MAX_TEXT: usize = 512;
 /// What may be many, and how many: the port's file must be one that is read back.
-const MAX_PAIRS: usize = 2_048;
-const MAX_MACS: usize = 256;
+const MAX_PAIRS: usize = 1_024;
+const MAX_MACS: usize = 1_024;
 const MAX_FLOATING: usize = 128;
 const MAX_GROUPS: usize = 64;
 
