@@ -190,6 +190,10 @@ impl Agent {
                 let _ = call.reply.send(self.clear(clear).await);
             }
             request => {
+                // What is shown as forwarding does forward: a burst of routes that is being gathered ends here.
+                if self.publish_at.is_some() && request.is_about_forwarding() {
+                    self.publish();
+                }
                 let reply = self.show(request).await;
                 // The caller may be gone; that is its right.
                 let _ = call.reply.send(reply);

@@ -157,6 +157,20 @@ pub enum Request {
     VpnApi(VpnCall),
 }
 
+impl Request {
+    /// Whether the answer says where packets go.
+    pub(crate) fn is_about_forwarding(&self) -> bool {
+        matches!(
+            self,
+            Request::Vrfs
+                | Request::Routes { .. }
+                | Request::Tunnels
+                | Request::Trace(_)
+                | Request::Explain { .. }
+        )
+    }
+}
+
 /// What a caller is told: one variant per type of reply. On the wire the type shows by the path alone.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
