@@ -89,6 +89,8 @@ pub(crate) enum To {
     Bound,
     /// An address of the socket's own family, and a port.
     Address(IpAddr, u16),
+    /// The address that the socket is connected to.
+    Connected(IpAddr),
     /// An interface, by a packet socket, on the way to this address.
     Link(IfIndex, IpAddr),
 }
@@ -161,7 +163,7 @@ pub(crate) fn write_controls(octets: &mut [u8; SEND_CONTROL], message: &Message)
         len += write_control(&mut octets[len..], libc::SOL_UDP, libc::UDP_SEGMENT, &value);
     }
     if message.tos != 0
-        && let To::Address(address, _) = message.to
+        && let To::Address(address, _) | To::Connected(address) = message.to
     {
         let (level, kind) = if address.is_ipv6() {
             (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)

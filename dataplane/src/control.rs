@@ -209,7 +209,7 @@ impl Dataplane {
         named.for_each(|(name, _)| self.kept.forget(&name.to_string()));
         let named = underlay.iter().flat_map(|underlay| underlay.named());
         named.for_each(|(name, fd)| self.kept.keep(&name.to_string(), fd));
-        self.snapshots.store(Arc::new(Snapshot { underlay, ..Snapshot::clone(&old) }));
+        self.snapshots.store(Arc::new(old.with_underlay(underlay)));
         self.bell.ring();
         if let Some(old) = &old.underlay {
             self.forget_underlay(old);

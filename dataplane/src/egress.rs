@@ -7,6 +7,8 @@
 //! A slice joins the last message of its queue while tunnel, traffic class and size agree; a shorter one is the last.
 //! A flow always takes the same queue, so its order stays. Nothing waits for room: what the kernel refuses is counted.
 
+mod refusal;
+
 use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -21,6 +23,7 @@ use crate::cmsg::{Message, To};
 use crate::snapshot::Snapshot;
 use crate::sys::{MAX_PIECES, Sender};
 use crate::underlay::Underlay;
+use refusal::{Refusal, judge, may_be_old};
 
 /// As many datagrams as every kernel segments in one send (UDP_MAX_SEGMENTS, before 6.9).
 const MAX_SEGMENTS: usize = 64;
@@ -36,6 +39,8 @@ pub(crate) enum Target {
     Host,
     /// A place in the pool of UDP sockets.
     Udp(usize),
+    /// The same port, by a socket that is connected to this tunnel's far end.
+    Connected(TunnelId, usize),
     /// The same, for datagrams that the path may cut: IPv6 inside, and a path that takes less than 1280 octets of it.
     UdpInFragments(usize),
     Gre,
@@ -145,7 +150,7 @@ impl Egress {
         let at = queue.pieces.len();
         let (to, tos) = (slice.to, slice.tos);
         queue.messages.push(Message { pieces: at..at + pieces.len(), to, segment: 0, tos });
-        let open = matches!(slice.target, Target::Udp(_));
+        let open = matches!(slice.target, Target::Udp(_) | Target::Connected(..));
         let (tunnel, joined, octets) = (Some(slice.tunnel), false, len - slice.outer.min(len));
         queue.loads.push(Load { tunnel, segment: len, packets: 1, octets, open, joined });
         queue.pieces.extend(pieces);
@@ -188,33 +193,6 @@ impl Egress {
     }
 }
 
-/// What to do after the kernel refused a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    /// The same message again: the error was about something else.
-    Again,
-    /// Drop this message and go on.
-    Drop(DropReason),
-    /// Drop all that is left of the queue.
-    DropAll(DropReason),
-    /// Send its datagrams one by one from now on.
-    Split,
-}
-
-fn judge(error: &io::Error, segment: u16) -> Refusal {
-    match error.raw_os_error().unwrap_or(0) {
-        libc::EINTR => Refusal::Again,
-        // The socket's own queue is full: so it is for the next message.
-        libc::EAGAIN => Refusal::DropAll(DropReason::QueueFull),
-        libc::ENOBUFS | libc::ENOMEM => Refusal::Drop(DropReason::QueueFull),
-        libc::ENETDOWN | libc::ENXIO | libc::ENODEV => Refusal::DropAll(DropReason::PortNotOpen),
-        libc::EMSGSIZE => Refusal::Drop(DropReason::TooBig),
-        // EIO: the way out cannot complete checksums. EINVAL: the kernel cannot segment.
-        libc::EIO | libc::EINVAL if segment != 0 => Refusal::Split,
-        _ => Refusal::Drop(DropReason::SendFailed),
-    }
-}
-
 struct Flush<'f> {
     snapshot: &'f Snapshot,
     memory: &'f [u8],
@@ -233,6 +211,10 @@ impl Flush<'_> {
                 None => self.drop_rest(queue, 0, DropReason::PortNotOpen),
             },
             Target::Udp(place) => match underlay.and_then(|underlay| underlay.pool(place)) {
+                Some(fd) => self.send_all(queue, fd),
+                None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
+            },
+            Target::Connected(tunnel, place) => match snapshot.connected(tunnel, place) {
                 Some(fd) => self.send_all(queue, fd),
                 None => self.drop_rest(queue, 0, DropReason::NoUnderlay),
             },
@@ -283,6 +265,7 @@ impl Flush<'_> {
                     at += sent.max(1);
                 }
                 Err(error) if self.may_try_queue(queue, rest, &error) => {}
+                Err(error) if again < 3 && may_be_old(queue.target, &error) => again += 1,
                 Err(error) => match judge(&error, rest.first().map_or(0, |first| first.segment)) {
                     Refusal::Again if again < 3 => again += 1,
                     Refusal::DropAll(reason) => {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -13,6 +14,7 @@ use crate::counters::{Drops, PortStats, TunnelStats};
 use crate::host_link::HostLink;
 use crate::port_link::PortLink;
 use crate::underlay::Underlay;
+use crate::underlay::connected::{ByTunnel, connect};
 
 /// A tunnel's far end and kind: what its counters hang on while snapshots come and go.
 pub(crate) type TunnelKey = (IpAddr, Encap);
@@ -28,6 +30,7 @@ pub(crate) struct Snapshot {
     /// By port id.
     pub(crate) ports: Arc<Vec<Option<Arc<PortLink>>>>,
     pub(crate) underlay: Option<Arc<Underlay>>,
+    pub(crate) connected: Arc<ByTunnel>,
     pub(crate) host: Option<Arc<HostLink>>,
     pub(crate) drops: Arc<Drops>,
     /// Cleared where the kernel refuses superframes of datagrams, as before Linux 6.2.
@@ -45,6 +48,7 @@ impl Snapshot {
             remotes: Arc::default(),
             ports: Arc::default(),
             underlay: None,
+            connected: Arc::default(),
             host: None,
             drops: Arc::default(),
             datagrams: Arc::new(AtomicBool::new(true)),
@@ -78,7 +82,22 @@ impl Snapshot {
             Some(Arc::clone(remotes.entry(key).or_insert(stats)))
         });
         let tunnels = Arc::new(tunnels.collect());
-        Snapshot { fib, tunnels, remotes: Arc::new(remotes), ..self.clone() }
+        Snapshot { fib, tunnels, remotes: Arc::new(remotes), ..self.clone() }.connect()
+    }
+
+    /// The next snapshot with these tunnel sockets.
+    pub(crate) fn with_underlay(&self, underlay: Option<Arc<Underlay>>) -> Snapshot {
+        Snapshot { underlay, ..self.clone() }.connect()
+    }
+
+    fn connect(self) -> Snapshot {
+        let connected = connect(self.underlay.as_deref(), &self.fib, &self.connected);
+        Snapshot { connected: Arc::new(connected), ..self }
+    }
+
+    /// The socket of this place in the pool that is connected to a tunnel's far end.
+    pub(crate) fn connected(&self, tunnel: TunnelId, place: usize) -> Option<BorrowedFd<'_>> {
+        self.connected.get(tunnel.0 as usize)?.as_ref()?.socket(place)
     }
 
     /// The next snapshot with this port open, or closed.

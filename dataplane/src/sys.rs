@@ -378,7 +378,7 @@ impl Sender {
         let header = &mut messages[slot].msg_hdr;
         (header.msg_name, header.msg_namelen) = (ptr::null_mut(), 0);
         header.msg_namelen = match message.to {
-            To::Bound => 0,
+            To::Bound | To::Connected(_) => 0,
             To::Address(address, port) => names[slot].set(address, port),
             To::Link(link, remote) => names[slot].set_link(link, remote.is_ipv6()),
         };

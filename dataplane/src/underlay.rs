@@ -11,6 +11,8 @@
 //! 1280 octets that IPv6 inside may count on, it does: while such packets are sent, the socket allows it. The outer UDP checksum stays on, since
 //! segmentation and the far end's coalescing need it; datagrams that arrive without one are accepted.
 
+pub(crate) mod connected;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,6 +45,7 @@ pub(crate) struct Underlay {
     /// Per worker, per port.
     receivers: Vec<Vec<UdpReceiver>>,
     pool: Vec<Socket>,
+    buffer: usize,
     gre: Option<Socket>,
     /// Sends GRE past the IP stack where that is possible.
     link: Option<Socket>,
@@ -117,7 +120,9 @@ impl Underlay {
                 .is_some_and(|socket| sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok());
         let (segments, gre_frame_size) = (AtomicBool::new(segments), AtomicUsize::new(0));
         let bell = Arc::clone(bell);
-        Ok((Underlay { address, receivers, pool, gre, link, bell, gre_frame_size, segments }, without_gre))
+        let underlay =
+            Underlay { address, receivers, pool, buffer, gre, link, bell, gre_frame_size, segments };
+        Ok((underlay, without_gre))
     }
 
     pub(crate) fn receivers(&self, worker: usize) -> &[UdpReceiver] {
@@ -308,9 +313,13 @@ fn open_pool(address: IpAddr, count: u16, buffer: usize, kept: &Kept) -> io::Res
             opened => Some(opened),
         });
         let socket = socket.unwrap_or_else(|| Err(io::ErrorKind::AddrInUse.into()))?;
+        pool.push(socket);
+    }
+    for socket in &pool {
         // Nothing is ever read here: what a stranger sends to it takes no memory.
         let _ = sys::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 0);
-        pool.push(socket);
+        // From here on those that are connected may have the same port.
+        let _ = socket.set_reuse_port(true);
     }
     Ok(pool)
 }

@@ -57,6 +57,28 @@ fn a_killed_agent_comes_back_with_the_same_ports_and_traffic_flows() {
 }
 
 #[test]
+fn a_far_end_that_refuses_for_a_while_costs_nothing_once_it_is_back() {
+    let lab = Lab::new();
+    let (one, mut two) = pair(&lab);
+    let (near, far) = (one.add_pod("near"), two.add_pod("far"));
+    wait_routes(&one, &far.addresses());
+    wait_routes(&two, &near.addresses());
+    assert_eq!(Probe::default().send(near.namespace(), far.v4().into()), Answer::Reply);
+    // Its routes are kept while it is away, and its kernel says that nobody listens.
+    two.kill9();
+    for _ in 0..3 {
+        assert_eq!(Probe::hopeless().send(near.namespace(), far.v4().into()), Answer::Silence);
+    }
+    two.start_agent();
+    wait_routes(&two, &near.addresses());
+    wait_until("an answer", PATIENCE, || {
+        Probe::default().send(near.namespace(), far.v4().into()) == Answer::Reply
+    });
+    let faults = one.faults();
+    assert!(!faults.contains_key("send-failed") && !faults.contains_key("too-big"), "{faults:?}");
+}
+
+#[test]
 fn a_stopped_agent_ends_well_and_comes_back_with_the_same_ports() {
     let lab = Lab::new();
     let (mut one, two) = pair(&lab);

@@ -16,6 +16,7 @@ use crate::cmsg::{Message, To};
 use crate::egress::Target;
 use crate::gre;
 use crate::snapshot::Snapshot;
+use crate::underlay::MPLS_OVER_UDP_PORT;
 
 /// Packets that were copied before it was known what becomes of them: one per capture at most. Nothing else may be
 /// recorded by the worker before [`Begun::end`].
@@ -181,9 +182,12 @@ fn ends_out(snapshot: &Snapshot, target: Target, message: &Message) -> Option<(E
         (Target::Udp(place) | Target::UdpInFragments(place), To::Address(dst, port)) => {
             (dst, Encap::MplsOverUdp, (underlay.pool_port(place), port), 0)
         }
+        (Target::Connected(_, place), To::Connected(dst)) => {
+            (dst, Encap::MplsOverUdp, (underlay.pool_port(place), MPLS_OVER_UDP_PORT), 0)
+        }
         (_, To::Address(dst, _)) => (dst, Encap::MplsOverGre, (0, 0), gre::HEADER.len()),
         (_, To::Link(_, dst)) => (dst, Encap::MplsOverGre, (0, 0), adjacency::header_len(dst)),
-        (_, To::Bound) => return None,
+        (_, To::Bound | To::Connected(_)) => return None,
     };
     Some((Ends { src: underlay.address(), dst, ports, tos: message.tos, encap }, skip))
 }

@@ -41,8 +41,13 @@ impl Way {
         let slice = |target, to, outer| TunnelSlice { target, tunnel: push.tunnel, to, outer, tos: push.tos };
         let mut way = match tunnel.encap {
             Encap::MplsOverUdp => {
-                let to = To::Address(tunnel.remote, MPLS_OVER_UDP_PORT);
-                Way::new(slice(Target::Udp(underlay.pool_index(push.entropy)), to, 0), &[])
+                let place = underlay.pool_index(push.entropy);
+                let (target, to) = if snapshot.connected(push.tunnel, place).is_some() {
+                    (Target::Connected(push.tunnel, place), To::Connected(tunnel.remote))
+                } else {
+                    (Target::Udp(place), To::Address(tunnel.remote, MPLS_OVER_UDP_PORT))
+                };
+                Way::new(slice(target, to, 0), &[])
             }
             Encap::MplsOverGre => {
                 let adjacency = snapshot.tunnel(push.tunnel).and_then(|stats| stats.adjacency().clone());
@@ -75,8 +80,9 @@ impl Way {
                 TunnelSlice { target: Target::GreInFragments, to, outer: gre::HEADER.len(), ..way.slice };
             way = Way::new(slice, &gre::HEADER);
             way.push(&label_entry(push.label, push.tos >> 5, push.ttl));
-        } else if let Target::Udp(place) = way.slice.target {
+        } else if let Target::Udp(place) | Target::Connected(_, place) = way.slice.target {
             way.slice.target = Target::UdpInFragments(place);
+            way.slice.to = To::Address(tunnel.remote, MPLS_OVER_UDP_PORT);
         }
         Ok(Way { in_fragments: true, ..way })
     }
