@@ -8,8 +8,9 @@ const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Milliseconds without a packet until a flow is over. Of RFC 5382 (at least 2 hours and 4 minutes for TCP), RFC 4787
-/// (at least 2 minutes for UDP) and RFC 5508 (at least 60 seconds for echoes), the least that is allowed or little more.
+/// Milliseconds without a packet until a flow is over. What both ends keep up lives as RFC 5382 (2 hours and 4 minutes
+/// for TCP), RFC 4787 (2 minutes for UDP) and RFC 5508 (60 seconds for echoes) ask at least. What nobody has answered, and
+/// connections that open or close, get less than the 4 and 2 minutes there, as Linux has it: a flood is over sooner.
 const TCP_OPENING_MS: u64 = 60_000;
 const TCP_OPEN_MS: u64 = 7_440_000;
 const TCP_CLOSING_MS: u64 = 120_000;
