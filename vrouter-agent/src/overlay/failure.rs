@@ -57,9 +57,8 @@ impl Overlay {
                 return answered(undone, &error);
             }
             // The file is read again later, and the port is gone by then.
-            Effect::RemoveSpooled { .. } | Effect::Answer { .. } => return undone,
+            Effect::RemoveSpooled { .. } | Effect::Answer { .. } | Effect::OpenPorts(_) => return undone,
             Effect::SaveAll(writes) => return self.not_saved(writes.clone(), &error, undone),
-            Effect::OpenPorts(_) => return undone,
             Effect::SaveLabels { .. } => {
                 self.labels.not_saved();
                 if let [Effect::SaveAll(writes), rest @ ..] = undone.as_slice() {
