@@ -3,13 +3,15 @@
 //! ```text
 //!  in    UDP :6635 and :51234, one pair per worker (SO_REUSEPORT spreads flows)  UDP_GRO
 //!  out   a pool of UDP sockets on ports 49152-65535: a flow's hash chooses one   UDP_SEGMENT
+//!        and for the first far ends others on the same ports, connected: see `connected`
 //!  both  one raw socket, protocol 47
 //!  out   one packet socket, for GRE where the way out is Ethernet and the neighbour known
 //! ```
 //! Outer headers belong to the kernel: it routes, resolves and reassembles. It does not fragment what we send: "don't
 //! fragment" is set, and what is too big for the path comes back as an error. Only where the path takes less than the
-//! 1280 octets that IPv6 inside may count on, it does: while such packets are sent, the socket allows it. The outer UDP checksum stays on, since
-//! segmentation and the far end's coalescing need it; datagrams that arrive without one are accepted.
+//! 1280 octets that IPv6 inside may count on, it does: while such packets are sent, the socket allows it. The outer UDP
+//! checksum stays on, since segmentation and the far end's coalescing need it; datagrams that arrive without one are
+//! accepted.
 
 pub(crate) mod connected;
 

@@ -14,7 +14,8 @@
 //! flow at once may make it twice; the first in its bucket is then the one that counts, the other times out.
 //!
 //! A flow is never given up before its time. When there is no room, or the port has used up its share, the new flow is
-//! refused: a flood costs whoever floods. The last quarter is for ports that hold little. Nobody sweeps but those who need room, at most once in a second.
+//! refused: a flood costs whoever floods. The last quarter is for ports that hold little. Nobody sweeps but those who need
+//! room, at most once in a second.
 
 mod keep;
 mod life;
